@@ -1,0 +1,30 @@
+"""clusterd: IPython-style parallel computing as a proper service.
+
+`clusterd.Client` is the user's door; everything else is started as a program.
+Importing this package must stay cheap (`clusterctl` does it at every call):
+names are resolved lazily and nothing third-party is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+__all__ = ["Client", "__version__", "errors"]
+
+if TYPE_CHECKING:
+    from clusterd import errors
+    from clusterd.client import Client
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: the client pulls in zmq and cloudpickle (60 ms), which clusterctl, daemon and agent never need.
+    if name == "Client":
+        from clusterd.client import Client  # noqa: PLC0415 - see the comment above
+
+        return Client
+    if name == "errors":
+        from clusterd import errors  # noqa: PLC0415
+
+        return errors
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The nouns: what profiles, clusters, engines, launches and tasks are. No behaviour beyond validation and naming."""
