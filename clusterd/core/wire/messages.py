@@ -1,0 +1,537 @@
+"""What may be said on each link, in each direction. PROTOCOL.md gives the meaning; this file gives the shapes.
+
+Every message is a MessagePack array that begins with its type number, so a small one is a few bytes. Numbers are never
+reused. Fields are only ever added at the end, with a default: an older reader ignores them, a newer one fills them in.
+The unions at the end are the whole grammar: a message that is not in the union of its link cannot be decoded there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
+
+VERSIONS: Final = (1, 1)
+"""Lowest and highest version that this side speaks."""
+
+APPLY: Final = 0
+MAP: Final = 1
+EXECUTE: Final = 2
+PUSH: Final = 3
+PULL: Final = 4
+CLEAR: Final = 5
+"""Kinds of task. The body is the pickle of, in turn: (args, kwargs); a list of argument tuples; source text; a dict of
+names to values; a list of names; None."""
+
+STATUS_OK: Final = 0
+STATUS_ERROR: Final = 1
+"""Status of a Result: the body is the pickled value, or the pickled `core.wire.payload.RemoteFailure`."""
+
+
+class Message(Struct, array_like=True, gc=False):
+    """Base of all; `gc=False` because messages hold no cycles and are made by the hundred thousand."""
+
+
+# --- handshake -------------------------------------------------------------------------------------------------------
+
+
+class Limits(Message):
+    """What the controller takes. Sizes in bytes, `ping_interval` in seconds."""
+
+    max_message: int = 2 * 1024**3
+    max_header: int = 16 * 1024**2
+    max_frames: int = 1024
+    window: int = 64 * 1024**2
+    max_tasks: int = 20_000
+    max_task_bytes: int = 64 * 1024**2
+    ping_interval: float = 1.0
+
+
+class Hello(Message, tag=1):
+    """First word of a peer. `role`: client, operator, engine, agent; `channel`: data, control."""
+
+    versions: tuple[int, int]
+    role: str
+    channel: str
+    nonce: bytes
+    software: str
+
+
+class Welcome(Message, tag=2):
+    """The controller's challenge. `controller` is its incarnation: 16 bytes, new at each start."""
+
+    version: int
+    nonce: bytes
+    challenge: bytes
+    controller: bytes
+    cluster: str
+    limits: Limits
+
+
+class Refuse(Message, tag=3):
+    """No. `nonce` echoes the Hello (empty under session keys)."""
+
+    nonce: bytes
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Reset(Message, tag=4):
+    """I do not know your session. `echo` is the mac of the message that is answered."""
+
+    echo: bytes
+
+
+# --- attaching -------------------------------------------------------------------------------------------------------
+
+
+class AttachClient(Message, tag=10):
+    """A client or operator shows who it is. `label` is free text for `status`."""
+
+    uuid: bytes
+    token: bytes
+    pid: int
+    host: str
+    user: str = ""
+    label: str = ""
+
+
+class AttachEngine(Message, tag=11):
+    """An engine shows who it is, and what it holds: `held` lists (task, attempt) not yet run or not yet acknowledged.
+
+    `controller` is the incarnation it was last attached to, `completed` how many tasks it has run. `agent` is the launch id of its agent.
+    `wanted_id` asks for a wire id (MPI: the rank); -1 leaves it to the controller.
+    """
+
+    uuid: bytes
+    token: bytes
+    engine_set: str
+    slot: int
+    agent: str
+    pid: int
+    host: str
+    python: str
+    software: str
+    controller: bytes = b""
+    held: list[tuple[bytes, int]] = []
+    completed: int = 0
+    wanted_id: int = -1
+    started_at: float = 0.0
+
+
+class EngineState(Message):
+    """One engine as its agent sees it: `state` is starting, idle, running or stopping; `since` is wall time."""
+
+    uuid: bytes
+    slot: int
+    pid: int
+    state: str
+    task: bytes = b""
+    attempt: int = 0
+    since: float = 0.0
+    order: int = 0
+
+
+class AttachAgent(Message, tag=12):
+    """An agent shows who it is, and which engines it holds."""
+
+    uuid: bytes
+    token: bytes
+    launch: str
+    engine_set: str
+    host: str
+    pid: int
+    generation: int
+    engines: list[EngineState]
+    slots: list[int] = []
+
+
+class Attached(Message, tag=13):
+    """Welcome in. `id` is the wire id of an engine, -1 for others."""
+
+    token: bytes
+    id: int = -1
+    is_resumed: bool = False
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+class Function(Message, tag=20):
+    """A function by digest. `python` is "3.11" when the body holds code by value, else empty (by reference: any version)."""
+
+    digest: bytes
+    name: str
+    python: str
+    body: bytes
+    frames: int = 0
+
+
+class NeedFunction(Message, tag=21):
+    """The sender does not hold this function (any more)."""
+
+    digest: bytes
+
+
+class Dependency(Message):
+    """Wait for `tasks`: all of them or any; satisfied by success, failure or both."""
+
+    tasks: list[bytes]
+    is_all: bool = True
+    on_success: bool = True
+    on_failure: bool = False
+
+
+class TaskOptions(Message):
+    """What few tasks have; null for the rest. `timeout` in seconds of run time, `retries` further attempts after any failure."""
+
+    retries: int = 0
+    timeout: float | None = None
+    label: str = ""
+    after: Dependency | None = None
+    follow: Dependency | None = None
+
+
+class Submit(Message, tag=22):
+    """A task. `target`: null for balanced work, a wire id, or several (any one of them)."""
+
+    task: bytes
+    kind: int
+    function: bytes
+    target: int | list[int] | None
+    body: bytes
+    frames: int = 0
+    options: TaskOptions | None = None
+    is_offered_again: bool = False
+
+
+class Dispatch(Message, tag=23):
+    """A task for an engine."""
+
+    task: bytes
+    attempt: int
+    order: int
+    kind: int
+    function: bytes
+    body: bytes
+    frames: int = 0
+
+
+class Result(Message, tag=24):
+    """An engine's answer. Times are the engine's wall clock, in seconds since the epoch. `display` holds rich output of a cell."""
+
+    task: bytes
+    attempt: int
+    status: int
+    started: float
+    finished: float
+    stdout: str
+    stderr: str
+    body: bytes
+    frames: int = 0
+    display: list[dict[str, Any]] | None = None
+
+
+class NotRun(Message, tag=25):
+    """The engine did not begin this attempt and will not: `reason` is recalled, dropped or full."""
+
+    task: bytes
+    attempt: int
+    reason: str
+
+
+class Deliver(Message, tag=26):
+    """A result for the client that asked; fields as in Result, `engine` is the wire id."""
+
+    task: bytes
+    attempt: int
+    engine: int
+    status: int
+    started: float
+    finished: float
+    stdout: str
+    stderr: str
+    body: bytes
+    frames: int = 0
+    display: list[dict[str, Any]] | None = None
+
+
+class Failed(Message, tag=27):
+    """A task that has no result, and why. `engine` is -1 where none was involved."""
+
+    task: bytes
+    attempt: int
+    code: str
+    message: str
+    hint: str = ""
+    engine: int = -1
+
+
+# --- control of clients ----------------------------------------------------------------------------------------------
+
+
+class Ping(Message, tag=40):
+    """Are you there?"""
+
+
+class Pong(Message, tag=41):
+    """Yes."""
+
+
+class Reply(Message, tag=42):
+    """The answer to a request: plain MessagePack data whose keys each request documents."""
+
+    request: int
+    value: Any = None
+
+
+class ErrorReply(Message, tag=43):
+    """A request failed."""
+
+    request: int
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Abort(Message, tag=44):
+    """End tasks of this client that have not begun: those named, those for `targets`, or (both null) all. Reply: {"aborted": n}."""
+
+    request: int
+    tasks: list[bytes] | None = None
+    targets: list[int] | None = None
+
+
+class QueueStatus(Message, tag=45):
+    """Reply: {"engines": {id: {"queued", "running", "prefetched", "completed"}}, "unassigned": n, "clients": n}."""
+
+    request: int
+    targets: list[int] | None = None
+
+
+class ControllerStatus(Message, tag=46):
+    """Reply: all that `clusterctl status` shows of a controller: counters, clients, agents, memory, tasks per state."""
+
+    request: int
+
+
+class EngineCommand(Message, tag=47):
+    """Forwarded to the engines' agents. `command`: interrupt, stop, kill, restart. Reply: {"done": [ids], "failed": {id: reason}}."""
+
+    request: int
+    engines: list[int]
+    command: str
+
+
+class ListEngines(Message, tag=48):
+    """Reply: [EngineInfo as an array, ...]; afterwards EnginesChanged notices follow on this connection."""
+
+    request: int
+
+
+class SetDesired(Message, tag=49):
+    """Operator to controller to agent: the slots that `launch` is to hold. Idempotent; an older generation is ignored. Reply: {}."""
+
+    request: int
+    launch: str
+    generation: int
+    slots: list[int]
+
+
+class Drain(Message, tag=50):
+    """Operator: give these engines no new work (or again, with `is_draining` false). Reply: {"idle": [ids]}; Drained notices follow."""
+
+    request: int
+    engines: list[int]
+    is_draining: bool = True
+
+
+class Shutdown(Message, tag=51):
+    """Operator: end the controller; it forgets its connection files unless they are to be reused. Reply: {}."""
+
+    request: int
+
+
+class ResumeSlots(Message, tag=52):
+    """Operator to controller to agent: end the crash loop of these slots (null: all of the launch). Reply: {}."""
+
+    request: int
+    launch: str
+    slots: list[int] | None = None
+
+
+class EngineInfo(Message):
+    """One registered engine. `state`: idle, busy, suspect, draining."""
+
+    id: int
+    uuid: bytes
+    engine_set: str
+    slot: int
+    agent: str
+    host: str
+    pid: int
+    python: str
+    state: str
+    started_at: float
+
+
+class EngineGone(Message):
+    """One engine that is gone, and how: `cause` is a sentence for people."""
+
+    id: int
+    uuid: bytes
+    engine_set: str
+    slot: int
+    cause: str
+
+
+class EnginesChanged(Message, tag=60):
+    """Notice: engines that came, changed or went."""
+
+    added: list[EngineInfo]
+    removed: list[EngineGone]
+
+
+class Drained(Message, tag=61):
+    """Notice to operators: these draining engines hold nothing any more."""
+
+    engines: list[int]
+
+
+class SlotReport(Message):
+    """One slot of an agent. `state`: starting, running, backoff, crash-loop, stopping. `reason` says why when it is not running."""
+
+    slot: int
+    state: str
+    pid: int = 0
+    uuid: bytes = b""
+    reason: str = ""
+    restarts: int = 0
+    retry_at: float = 0.0
+
+
+class AgentNotice(Message, tag=62):
+    """Notice to operators: how an agent stands. `event`: attached, report, lost. `warnings` are the zygote's (preloads)."""
+
+    event: str
+    launch: str
+    engine_set: str
+    host: str
+    pid: int
+    generation: int
+    slots: list[SlotReport]
+    warnings: list[str] = []
+    asked_at: float = 0.0
+
+
+# --- control of agents -----------------------------------------------------------------------------------------------
+
+
+class EngineStarted(Message, tag=70):
+    """The agent forked an engine (it has not attached yet)."""
+
+    uuid: bytes
+    slot: int
+    pid: int
+
+
+class EngineExited(Message, tag=71):
+    """An engine is dead. `exit_code` or `signal` is set (-1: unknown, it was adopted); `cause` is the sentence for people."""
+
+    uuid: bytes
+    slot: int
+    pid: int
+    exit_code: int
+    signal: int
+    is_oom: bool
+    is_wanted: bool
+    cause: str
+    output_tail: str
+
+
+class AgentReport(Message, tag=72):
+    """The state of every slot, after each change (at most ten a second) and every few seconds."""
+
+    generation: int
+    slots: list[SlotReport]
+    warnings: list[str] = []
+
+
+class Inventory(Message, tag=73):
+    """What the engines hold, from their status pages; the answer to InventoryRequest."""
+
+    engines: list[EngineState]
+
+
+class InventoryRequest(Message, tag=74):
+    """Read the status pages now."""
+
+
+class EngineSignal(Message, tag=75):
+    """Controller to agent. `command`: interrupt, stop, kill, restart."""
+
+    request: int
+    uuid: bytes
+    command: str
+
+
+class CommandDone(Message, tag=76):
+    """Agent to controller: the answer to a request; `error` is empty when it went well."""
+
+    request: int
+    error: str = ""
+
+
+class Recall(Message, tag=77):
+    """Controller to agent: the engine is not to begin dispatches first..last."""
+
+    uuid: bytes
+    first: int
+    last: int
+
+
+class Recalled(Message, tag=78):
+    """Agent to controller: the engine was at `running` when the recall took effect; orders in the range above it will not run."""
+
+    uuid: bytes
+    first: int
+    last: int
+    running: int
+
+
+class Goodbye(Message, tag=79):
+    """The sender leaves on purpose; `reason` is a sentence. Nothing follows on this connection."""
+
+    reason: str = ""
+
+
+HandshakeUp: TypeAlias = Hello
+HandshakeDown: TypeAlias = Welcome | Refuse | Reset
+ClientDataUp: TypeAlias = AttachClient | Function | Submit | Goodbye
+ClientDataDown: TypeAlias = Attached | Refuse | NeedFunction | Deliver | Failed | Goodbye
+ClientControlUp: TypeAlias = (
+    AttachClient
+    | Ping
+    | Abort
+    | QueueStatus
+    | ControllerStatus
+    | EngineCommand
+    | ListEngines
+    | SetDesired
+    | Drain
+    | Shutdown
+    | ResumeSlots
+    | Goodbye
+)
+ClientControlDown: TypeAlias = (
+    Attached | Refuse | Pong | Reply | ErrorReply | EnginesChanged | Drained | AgentNotice | Goodbye
+)
+EngineDataUp: TypeAlias = AttachEngine | Result | NeedFunction | NotRun | Goodbye
+EngineDataDown: TypeAlias = Attached | Refuse | Function | Dispatch | Goodbye
+AgentUp: TypeAlias = (
+    AttachAgent | Ping | EngineStarted | EngineExited | AgentReport | Inventory | CommandDone | Recalled | Goodbye
+)
+AgentDown: TypeAlias = (
+    Attached | Refuse | Pong | SetDesired | EngineSignal | ResumeSlots | InventoryRequest | Recall | Goodbye
+)
