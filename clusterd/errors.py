@@ -14,6 +14,8 @@
     +-- ControllerLost          the controller vanished and did not come back in time
     +-- LaunchError             a process could not be started
     +-- StorageError            the journal or a task store cannot be read or written
+    |   +-- LockHeld            another process has it open; says which
+    |   +-- NotPrivate          a file or directory of ours belongs, or is open, to somebody else
     +-- TaskError               a task has no result
     |   +-- EngineLost          its engine died: names engine, cause and last output
     |   +-- TaskAborted         it was aborted before it ran
@@ -135,6 +137,28 @@ class StorageError(ClusterdError):
     """The journal or a task store cannot be read or written."""
 
     code = "storage"
+
+
+class LockHeld(StorageError):
+    """Another process holds the lock.
+
+    Attributes:
+        pid: its process id, None when the lock file does not say.
+        host: its host id, likewise.
+    """
+
+    code = "locked"
+
+    def __init__(self, message: str, *, pid: int | None = None, host: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid
+        self.host = host
+
+
+class NotPrivate(StorageError):
+    """A file or directory that must be ours alone belongs to somebody else, or is open to others."""
+
+    code = "not_private"
 
 
 class TaskError(ClusterdError):

@@ -1,0 +1,110 @@
+"""Fault points: named moments at which a test can end, freeze or break the process. Off by default.
+
+    CLUSTERD_FAULT=journal.append.before_fsync:2=kill      at the second pass, SIGKILL to ourselves
+    CLUSTERD_FAULT_ONCE=DIR                                fire once over all processes and restarts (DIR/NAME is made)
+
+Several are separated by commas. Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `exit` (status 70, no clean-up), `raise`
+(FaultInjected). `POINTS` names every point, the process that passes it and what was and was not done there; tests
+are generated from it, and one checks that code and table agree. When off, a point costs one call of an empty function.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["POINTS", "FaultInjected", "Point", "install", "point"]
+
+
+class Point(NamedTuple):
+    """One fault point.
+
+    Attributes:
+        process: the process that passes it: daemon, controller, agent, zygote, engine, client or any.
+        description: the state of the world at that moment, in terms of what is already durable or visible.
+    """
+
+    process: str
+    description: str
+
+
+POINTS: dict[str, Point] = {
+    "files.atomic_write.before_rename": Point("any", "the temporary file is complete, the old file still in place"),
+}
+"""Every fault point of the product; add yours here."""
+
+VARIABLE = "CLUSTERD_FAULT"
+ONCE_VARIABLE = "CLUSTERD_FAULT_ONCE"
+EXIT_STATUS = 70  # EX_SOFTWARE in sysexits(3): no program of ours exits with it otherwise
+
+
+class FaultInjected(RuntimeError):
+    """Raised by the action `raise`; deliberately no ClusterdError, so that no handler for expected errors hides it."""
+
+
+def point(name: str) -> None:
+    """Pass the point `name`; does nothing unless CLUSTERD_FAULT names it."""
+
+
+def install(specification: str, once: str | None = None) -> None:
+    """Switch points on; called at import with the environment's values, and by tests in a process of their own.
+
+    Args:
+        specification: `NAME[:N]=ACTION`, comma separated; fires at the N-th pass (1) and at each one after it.
+        once: a directory; a point fires only if it can make the file `once/NAME`, so a restarted process lives on.
+
+    Raises:
+        ValueError: an unknown point or action, or a malformed entry: a test that names nothing would prove nothing.
+    """
+    armed: dict[str, tuple[int, str]] = {}
+    for entry in filter(None, specification.split(",")):
+        left, separator, action = entry.partition("=")
+        name, _, count = left.partition(":")
+        if not separator or action not in _ACTIONS or name not in POINTS or not (count or "1").isdecimal():
+            raise ValueError(
+                f"{VARIABLE}: {entry!r} is not NAME[:N]=kill|stop|exit|raise with a NAME from fault.POINTS"
+            )
+        armed[name] = (int(count or "1"), action)
+    passes = dict.fromkeys(armed, 0)
+    directory = Path(once) if once else None
+
+    def pass_point(name: str) -> None:
+        if name not in armed:
+            return
+        passes[name] += 1
+        at, action = armed[name]
+        if passes[name] >= at and (directory is None or _claim(directory / name)):
+            _act(action, name)
+
+    global point  # noqa: PLW0603 - the one switch: callers say `fault.point(...)`, so they see the replacement
+    point = pass_point if armed else _off
+
+
+_ACTIONS = ("kill", "stop", "exit", "raise")
+_off = point
+
+
+def _claim(marker: Path) -> bool:
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _act(action: str, name: str) -> None:
+    match action:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "exit":
+            os._exit(EXIT_STATUS)
+        case _:
+            raise FaultInjected(name)
+
+
+if VARIABLE in os.environ:
+    install(os.environ[VARIABLE], os.environ.get(ONCE_VARIABLE))
