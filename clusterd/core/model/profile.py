@@ -1,0 +1,310 @@
+"""What an administrator wrote: the profile, its sections and every setting there is.
+
+Each setting stands here once, with type, explanation, default, bounds and what a change of it costs. The reader
+(clusterd.profile), the JSON schema, `profile create`, error messages and `reload` all read this one table through
+`msgspec.inspect`; none of them repeats a word of it. Values are as written: `~` and relative paths are expanded by
+the reader, placeholders in `env` by the agent. Seconds are floats, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Meta, Struct, field
+
+__all__ = [
+    "DEFAULT_ENGINE_SET",
+    "LAUNCHERS",
+    "PROFILE_NAME_PATTERN",
+    "PROFILE_VERSION",
+    "RESERVED_SET_NAMES",
+    "Applies",
+    "ClientCredit",
+    "ControllerSection",
+    "CrashLoop",
+    "EngineSet",
+    "Launcher",
+    "Profile",
+    "Records",
+    "RestartPolicy",
+    "Startup",
+    "port_range",
+]
+
+PROFILE_VERSION = 1
+DEFAULT_ENGINE_SET = "engines"
+# Part of file names, sockets, process titles and unit names (clusterd@NAME): no "/", no leading "-" or ".".
+PROFILE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+# `logs controller` and `logs daemon` mean the processes.
+RESERVED_SET_NAMES = frozenset({"controller", "daemon"})
+
+Launcher = Literal["local"]
+LAUNCHERS: frozenset[str] = frozenset(get_args(Launcher))
+
+Applies = Literal["live", "set", "controller", "daemon"]
+"""When a changed setting takes effect: at once, with the next engines of the set, or when that process restarts."""
+
+_MIB = 1024**2
+_GIB = 1024**3
+_WEEK = 7 * 86400.0
+# Far above what one controller serves, far below what a typing error (two zeros too many) asks for.
+_ENGINES_MAX = 65_536
+
+
+def _setting(
+    description: str,
+    applies: Applies,
+    *,
+    unit: str | None = None,
+    later: tuple[str, ...] = (),
+    example: Any = None,
+) -> Meta:
+    """Describe one setting.
+
+    Args:
+        description: one or two sentences for the person who edits the file.
+        applies: what a change of it needs.
+        unit: "bytes" lets the reader take `64 MiB` as well as a plain number.
+        later: words of the design that this version does not serve: refused, but not as an unknown word.
+        example: shown by `profile create` where the default alone would not tell how a value looks.
+    """
+    schema: dict[str, Any] = {}
+    if unit == "bytes":
+        schema = {"type": ["integer", "string"], "pattern": SIZE_PATTERN}
+    if example is not None:
+        schema["examples"] = [example]
+    extra = {"applies": applies, "unit": unit, "later": later, "example": example}
+    return Meta(description=description, extra=extra, extra_json_schema=schema or None)
+
+
+SIZE_PATTERN = r"^[0-9]{1,15} ?(B|KiB|MiB|GiB|TiB)$"
+
+# The types of values. Bounds sit on the innermost type: msgspec refuses them on a union.
+_Seconds = Annotated[float, Meta(ge=0, le=_WEEK)]
+_Positive = Annotated[float, Meta(gt=0, le=_WEEK)]
+_Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+_Line = Annotated[str, Meta(min_length=1, max_length=65_536)]
+_Module = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=256)]
+_Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+_Environment = dict[_Variable, Annotated[str, Meta(max_length=65_536)]]
+_Bytes = Annotated[int, Meta(ge=_MIB, le=1024 * _GIB)]
+
+
+class CrashLoop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to stop restarting what keeps dying."""
+
+    failures: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)],
+        _setting("So many failures of one engine (or of the controller) ...", "live"),
+    ] = 5
+    within: Annotated[
+        _Positive, _setting("... within so many seconds, and it stays down until somebody restarts it.", "live")
+    ] = 60.0
+
+
+class RestartPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens when a process ends that was not asked to. The first restart is immediate."""
+
+    policy: Annotated[
+        Literal["always", "on-failure", "never"],
+        _setting("Which ends are followed by a restart; on-failure: not an exit with status 0.", "live"),
+    ] = "always"
+    initial_backoff: Annotated[
+        _Seconds, _setting("Seconds before the second restart; doubled for each one after it.", "live")
+    ] = 0.5
+    max_backoff: Annotated[_Seconds, _setting("The pause between restarts grows no longer than this.", "live")] = 30.0
+    crash_loop: Annotated[CrashLoop, _setting("When to give up.", "live")] = CrashLoop()
+
+
+class Records(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much the controller remembers of finished tasks, with `database: memory`. The oldest go first."""
+
+    tasks: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000_000)], _setting("Finished tasks that are remembered.", "controller")
+    ] = 65_536
+    memory: Annotated[_Bytes, _setting("Memory for their results.", "controller", unit="bytes")] = 128 * _MIB
+
+
+class ClientCredit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one client may have under way, so that none can fill the controller's memory; ours waits at the limit."""
+
+    tasks: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)], _setting("Unfinished tasks of one client.", "controller")
+    ] = 16_384
+    memory: Annotated[
+        _Bytes,
+        _setting(
+            "Their size. A single task that is larger is taken when it is the only one.", "controller", unit="bytes"
+        ),
+    ] = 64 * _MIB
+    results: Annotated[
+        _Bytes,
+        _setting(
+            "Results that wait for one client to read them; its next ones stay on the engines.",
+            "controller",
+            unit="bytes",
+        ),
+    ] = 64 * _MIB
+
+
+class ControllerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The controller: takes work from clients and hands it to engines."""
+
+    launcher: Annotated[Launcher, _setting("How the controller is started.", "controller")] = "local"
+    ip: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:*_-]{1,253}$")],
+        _setting("Address or host name its TCP sockets listen on.", "controller", example="127.0.0.1"),
+    ] = "127.0.0.1"
+    location: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] | None,
+        _setting("Address under which others reach it; null: the host's own name.", "controller", example="10.0.0.1"),
+    ] = None
+    transport: Annotated[
+        Literal["auto", "ipc", "tcp"],
+        _setting("ipc: Unix sockets, this host only. tcp: ports. auto: ipc for what is on this host.", "controller"),
+    ] = "auto"
+    reuse: Annotated[
+        bool,
+        _setting("Keep key and ports over a restart, so that copied connection files stay valid.", "controller"),
+    ] = True
+    ports: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$")] | None,
+        _setting(
+            "Range of TCP ports to choose from (firewalls); null: any free ones.", "controller", example="50000-50100"
+        ),
+    ] = None
+    database: Annotated[
+        Literal["memory", "none"],
+        _setting(
+            "Where finished tasks are remembered. memory: as long as the controller lives. none: nowhere.",
+            "controller",
+            later=("sqlite", "mongodb"),
+        ),
+    ] = "memory"
+    records: Annotated[Records, _setting("How much is remembered.", "controller")] = Records()
+    client_credit: Annotated[ClientCredit, _setting("What one client may have under way.", "controller")] = (
+        ClientCredit()
+    )
+    max_message: Annotated[_Bytes, _setting("Largest payload frame that is accepted.", "controller", unit="bytes")] = (
+        2 * _GIB
+    )
+    python: Annotated[
+        _Path | None,
+        _setting("Interpreter it runs under; null: the daemon's.", "controller", example="/opt/clusterd/bin/python"),
+    ] = None
+    env: Annotated[
+        _Environment,
+        _setting(
+            "Environment variables for it, beside the daemon's own.", "controller", example={"TMPDIR": "/scratch"}
+        ),
+    ] = field(default_factory=dict)
+    restart: Annotated[RestartPolicy, _setting("What happens when it dies.", "live")] = RestartPolicy()
+    start_timeout: Annotated[_Positive, _setting("Seconds it has to become ready.", "live")] = 30.0
+    stop_timeout: Annotated[_Seconds, _setting("Seconds it has to end by itself before it is killed.", "live")] = 10.0
+
+
+class Startup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each engine runs first; again after a restart and after `clear`."""
+
+    script: Annotated[
+        _Path | None,
+        _setting("Python file that is run; relative to the directory of this profile.", "set", example="startup.py"),
+    ] = None
+    command: Annotated[
+        _Line | None, _setting("Python code that is run, after the script.", "set", example="import math")
+    ] = None
+
+
+class EngineSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named group of engines with one launcher and a wanted number."""
+
+    launcher: Annotated[Launcher, _setting("How its engines are started.", "set")] = "local"
+    n: Annotated[
+        Annotated[int, Meta(ge=0, le=_ENGINES_MAX)],
+        _setting("How many engines are wanted at start; `clusterctl scale` changes it.", "live", example=4),
+    ]
+    max: Annotated[Annotated[int, Meta(ge=0, le=_ENGINES_MAX)], _setting("It is never scaled beyond this.", "live")] = (
+        512
+    )
+    python: Annotated[
+        _Path | None,
+        _setting("The users' interpreter; null: the daemon's.", "set", example="/opt/conda/envs/lab/bin/python"),
+    ] = None
+    setup: Annotated[
+        list[_Line],
+        _setting(
+            "Shell lines that run before the interpreter: modules, conda.", "set", example=["module load python/3.11"]
+        ),
+    ] = field(default_factory=list)
+    preload: Annotated[
+        list[_Module],
+        _setting(
+            "Modules imported once, before the engines are forked; a missing one is a warning.",
+            "set",
+            example=["numpy"],
+        ),
+    ] = field(default_factory=list)
+    work_dir: Annotated[
+        _Path,
+        _setting("Directory the engines work in; ~ is the home of the user they run as.", "set", example="~/scratch"),
+    ] = "~"
+    startup: Annotated[Startup, _setting("What each engine runs first.", "set")] = Startup()
+    env: Annotated[
+        _Environment,
+        _setting(
+            "Environment of the engines, beside the daemon's own. {slot} {local_rank} {set} {n} are replaced: the engine's"
+            " number in its set and on its host, the set's name and size; {{ is a brace. Values are text: quote numbers.",
+            "set",
+            example={"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "{local_rank}"},
+        ),
+    ] = field(default_factory=dict)
+    cpus_per_engine: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)], _setting("CPUs that each engine may use; pinned with bind.", "set")
+    ] = 1
+    gpus_per_engine: Annotated[
+        Annotated[int, Meta(ge=0, le=64)], _setting("GPUs that each engine is given.", "set")
+    ] = 0
+    bind: Annotated[bool, _setting("Pin each engine to CPUs (and GPUs) of its own.", "set")] = False
+    restart: Annotated[RestartPolicy, _setting("What happens when an engine dies.", "live")] = RestartPolicy()
+    start_timeout: Annotated[
+        _Positive, _setting("Seconds an engine has to register, start-up script included.", "live")
+    ] = 60.0
+    stop_timeout: Annotated[_Seconds, _setting("Seconds between asking an engine to end and killing it.", "live")] = (
+        10.0
+    )
+    drain_timeout: Annotated[
+        _Seconds | None,
+        _setting("Seconds a running task may go on when its engine is scaled away; null: until it is done.", "live"),
+    ] = 30.0
+    orphan_timeout: Annotated[
+        _Seconds | None,
+        _setting("Seconds idle engines live on without a controller; null: for ever.", "set"),
+    ] = 3600.0
+
+
+class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A clusterd profile: one controller and its engine sets."""
+
+    version: Annotated[Literal[1], _setting("Version of this format.", "daemon", example=1)]
+    description: Annotated[
+        Annotated[str, Meta(max_length=1024)],
+        _setting("One line for `clusterctl profile list`.", "live", example="Engines on this machine"),
+    ] = ""
+    run_as: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,30}\$?$")] | None,
+        _setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
+    ] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("How much is logged.", "live")] = "info"
+    controller: Annotated[ControllerSection, _setting("The controller.", "controller")] = ControllerSection()
+    engine_sets: Annotated[
+        Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")], EngineSet], Meta(min_length=1)],
+        _setting("Engine sets by name; the one that commands mean by default is called `engines`.", "live"),
+    ]
+
+
+def port_range(text: str | None) -> tuple[int, int] | None:
+    """Return the first and last port of `controller.ports` (`50000-50100`), None when any port will do."""
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    return int(first), int(last)
