@@ -1,0 +1,400 @@
+"""A connection to the controller that survives the controller: dial, Hello, Attach, and all over again when it is gone.
+
+The owner polls `socket` and `monitor`, calls `receive` when one is readable and `tick` when `next_deadline` has come.
+It gets events: Up (attached), Received, Down (with what the controller never acknowledged), Refusal (final).
+Invariants: a DEALER carries one session and is thrown away with it, so nothing of an old session can reach a new one;
+what is sent while down, or beyond the window, waits in `_pending`, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+import clusterd
+from clusterd.core.wire.handshake import NONCE_SIZE, PeerHandshake, Refused
+from clusterd.core.wire.messages import Attached, Goodbye, Refuse
+from clusterd.errors import AuthenticationError, ClusterdError, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clusterd.core.model.connection import NativeEndpoints
+    from clusterd.core.wire.messages import Welcome
+    from clusterd.core.wire.session import Session
+
+SOFTWARE = f"clusterd {clusterd.__version__}, Python {sys.version.split()[0]}"
+# A controller that is alive answers within a poll turn; one that is swapping may need seconds.
+HANDSHAKE_TIMEOUT = 5.0
+FIRST_RETRY = 0.02
+LAST_RETRY = 1.0
+IDLE_ACK = 0.1
+RECEIVE_BURST = 64
+# Codes of a Refuse after which trying again cannot help.
+FINAL_REFUSALS = frozenset({"version", "malformed", "python"})
+
+
+class Received(NamedTuple):
+    """One message header's worth of messages; `digests` are those of `payload` where the link has them."""
+
+    messages: list[Any]
+    payload: list[zmq.Frame]
+    digests: list[bytes] | None
+
+
+class Up(NamedTuple):
+    """Attached. `is_new_controller` is true when its incarnation differs from the one before (also the first time)."""
+
+    attached: Attached
+    welcome: Welcome
+    is_new_controller: bool
+
+
+class Down(NamedTuple):
+    """The connection is gone and will be dialled again. `unacked`: (messages, payload) never acknowledged, oldest first."""
+
+    reason: str
+    unacked: list[tuple[Sequence[Any], Sequence[Any]]]
+
+
+class Refusal(NamedTuple):
+    """The controller refuses for good: the link is closed."""
+
+    error: ClusterdError
+
+
+Event = Received | Up | Down | Refusal
+
+
+class Link:
+    """One channel to the controller.
+
+    Args:
+        context: the process's ZeroMQ context.
+        endpoints: called at each dial for the current connection file (a restarted controller may have written a new one);
+            raises ClusterdError while there is none.
+        role: client, operator, engine or agent.
+        channel: data or control.
+        attach: called with the token (empty at first) for the Attach message of each new connection.
+        keeps_unacked: keep what is sent until it is acknowledged, and return it in Down.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Callable[[], NativeEndpoints],
+        role: str,
+        channel: str,
+        attach: Callable[[bytes], Any],
+        *,
+        keeps_unacked: bool = False,
+    ) -> None:
+        self._context = context
+        self._endpoints = endpoints
+        self._role = role
+        self._channel = channel
+        self._attach = attach
+        self._keeps_unacked = keeps_unacked
+        # closed, waiting (for the next dial), greeting (Hello sent), attaching (Attach sent), attached.
+        self.state = "closed"
+        self.socket: zmq.Socket[bytes] | None = None
+        self.monitor: zmq.Socket[bytes] | None = None
+        self.session: Session | None = None
+        self.welcome: Welcome | None = None
+        # Why there is no connection, in a sentence; empty while attached.
+        self.problem = "not dialled yet"
+        # Resume token of this uuid; kept over connections.
+        self.token = b""
+        # Monotonic time of the last message from the controller.
+        self.last_heard = 0.0
+        self._handshake: PeerHandshake | None = None
+        self._controller = b""
+        self._retry = FIRST_RETRY
+        self._deadline: float | None = None
+        self._ack_at: float | None = None
+        # (messages, payload) that wait for a connection or for the window, oldest first.
+        self._pending: deque[tuple[Sequence[Any], Sequence[Any]]] = deque()
+        # (seq, messages, payload) sent and not acknowledged; only with keeps_unacked.
+        self._unacked: deque[tuple[int, Sequence[Any], Sequence[Any]]] = deque()
+
+    # --- for the owner's loop ---
+
+    def open(self) -> None:
+        """Begin to dial; never blocks."""
+        if self.state == "closed":
+            self.state = "waiting"
+            self._dial()
+
+    def close(self, goodbye: str | None = None) -> None:
+        """End the link, politely when `goodbye` is given; idempotent."""
+        if goodbye is not None and self.state == "attached":
+            self.send([Goodbye(goodbye)])
+        self._drop_socket(linger=200 if goodbye is not None else 0)
+        self.state = "closed"
+        self.session = None
+        self._deadline = self._ack_at = None
+
+    def next_deadline(self) -> float | None:
+        """Monotonic time at which `tick` has something to do, or None."""
+        if self._ack_at is None:
+            return self._deadline
+        return self._ack_at if self._deadline is None else min(self._ack_at, self._deadline)
+
+    def tick(self) -> list[Event]:
+        """Do what time asks for: dial again, give up a handshake, acknowledge."""
+        now = time.monotonic()
+        events: list[Event] = []
+        if self._deadline is not None and now >= self._deadline:
+            if self.state == "waiting":
+                self._dial()
+            elif self.state in {"greeting", "attaching"}:
+                self._lose(f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s", events)
+        if self._ack_at is not None and now >= self._ack_at:
+            self._acknowledge()
+        return events
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Block until something happens or `timeout` seconds have passed; for owners with nothing else to poll."""
+        deadline = self.next_deadline()
+        if deadline is not None:
+            left = max(0.0, deadline - time.monotonic())
+            timeout = left if timeout is None else min(timeout, left)
+        poller = zmq.Poller()
+        if self.socket is not None and self.monitor is not None:
+            poller.register(self.socket, zmq.POLLIN)
+            poller.register(self.monitor, zmq.POLLIN)
+            poller.poll(None if timeout is None else int(timeout * 1000 + 0.999))
+        elif timeout:
+            time.sleep(timeout)
+        return self.receive() + self.tick()
+
+    def receive(self) -> list[Event]:
+        """All that has arrived, up to a bound; never blocks."""
+        events: list[Event] = []
+        for _ in range(RECEIVE_BURST):
+            socket = self.socket
+            if socket is None:
+                break
+            try:
+                parts = _receive_parts(socket)
+            except zmq.Again:
+                if self.monitor is not None and self._is_disconnected():
+                    self._lose("the controller closed the connection", events)
+                break
+            self.last_heard = time.monotonic()
+            try:
+                self._take(parts, events)
+            except Refused as error:
+                self._refused(error, events)
+            except WireError as error:
+                self._lose(f"unusable message: {error.message}", events)
+        self._plan_ack()
+        if self._pending:
+            self._flush()
+        return events
+
+    # --- sending ---
+
+    @property
+    def is_attached(self) -> bool:
+        """True while messages go out at once."""
+        return self.state == "attached"
+
+    @property
+    def is_clear(self) -> bool:
+        """True while attached, with window, and with nothing waiting."""
+        return self.state == "attached" and not self._pending and self.session is not None and self.session.has_window
+
+    def send(self, messages: Sequence[Any], payload: Sequence[Any] = ()) -> None:
+        """Send, or keep in order until that is possible.
+
+        Raises:
+            LimitExceeded: the controller would not take it; nothing was sent or kept.
+        """
+        if self.is_clear:
+            self._seal(messages, payload)
+        else:
+            self._pending.append((messages, payload))
+
+    def forget_pending(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
+        """Give back what waits to be sent, and forget it (the owner offers again in its own way)."""
+        pending = list(self._pending)
+        self._pending.clear()
+        return pending
+
+    def redial(self, reason: str) -> list[Event]:
+        """Throw the connection away and dial again (the owner has heard nothing for too long)."""
+        events: list[Event] = []
+        if self.state != "closed":
+            self._lose(reason, events)
+        return events
+
+    # --- inside ---
+
+    def _seal(self, messages: Sequence[Any], payload: Sequence[Any]) -> None:
+        session, socket = self.session, self.socket
+        assert session is not None  # noqa: S101 - invariant: callers checked is_attached
+        assert socket is not None  # noqa: S101
+        frames = session.seal(messages, payload)
+        if self._keeps_unacked:
+            self._unacked.append((session.sent, messages, payload))
+        if not session.owes_ack:
+            self._ack_at = None
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=not payload)
+
+    def _flush(self) -> None:
+        while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
+            self._seal(*self._pending.popleft())
+
+    def _plan_ack(self) -> None:
+        session = self.session
+        if session is not None and session.owes_ack:
+            if session.must_ack:
+                self._acknowledge()
+            elif self._ack_at is None:
+                self._ack_at = time.monotonic() + IDLE_ACK
+
+    def _acknowledge(self) -> None:
+        self._ack_at = None
+        if self.state == "attached" and self.session is not None and self.session.owes_ack and self.socket is not None:
+            self.socket.send_multipart(self.session.seal(()), zmq.NOBLOCK)
+
+    def _dial(self) -> None:
+        try:
+            endpoints = self._endpoints()
+        except ClusterdError as error:
+            self.problem = error.message
+            self._retry_later()
+            return
+        address = endpoints.data if self._channel == "data" else endpoints.control
+        socket = self.socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the session's window, which ZeroMQ does not know
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if endpoints.curve_serverkey:
+            public, secret = zmq.curve_keypair()
+            socket.curve_publickey, socket.curve_secretkey = public, secret
+            socket.curve_serverkey = endpoints.curve_serverkey.encode()
+        self.monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        socket.connect(address)
+        self._handshake = PeerHandshake(
+            endpoints.static_key,
+            self._role,
+            self._channel,
+            os.urandom(NONCE_SIZE),
+            SOFTWARE,
+            has_digests=endpoints.has_digests,
+        )
+        socket.send_multipart(self._handshake.hello(), zmq.NOBLOCK)
+        self.state = "greeting"
+        self.problem = f"no answer yet from {address}"
+        self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+
+    def _take(self, parts: list[Any], events: list[Event]) -> None:
+        handshake, session, socket = self._handshake, self.session, self.socket
+        assert handshake is not None  # noqa: S101 - there is a socket
+        assert socket is not None  # noqa: S101
+        if session is None:
+            session = handshake.receive(parts)
+            self.session, self.welcome = session, handshake.welcome
+            self.state = "attaching"
+            socket.send_multipart(session.seal([self._attach(self.token)]), zmq.NOBLOCK)
+            return
+        try:
+            content = session.open(bytes(parts[0]), bytes(parts[1]) if len(parts) > 1 else b"", parts[2:])
+        except AuthenticationError:
+            if handshake.is_reset(parts, session):
+                self._lose("the controller does not know this connection any more", events)
+                return
+            raise
+        if self._keeps_unacked:
+            unacked = self._unacked
+            while unacked and unacked[0][0] <= session.acked:
+                unacked.popleft()
+        messages = content.messages
+        if self.state == "attaching" and messages:
+            first = messages.pop(0)
+            if isinstance(first, Refuse):
+                raise Refused(first.code, first.message, first.hint)
+            if not isinstance(first, Attached):
+                raise WireError("the controller spoke before it said Attached")
+            self._attached(first, events)
+        if messages:
+            events.append(Received(messages, parts[2:], content.digests))
+
+    def _attached(self, attached: Attached, events: list[Event]) -> None:
+        welcome = self.welcome
+        assert welcome is not None  # noqa: S101 - set with the session
+        self.token = attached.token
+        self.state = "attached"
+        self.problem = ""
+        self._retry = FIRST_RETRY
+        self._deadline = None
+        is_new = welcome.controller != self._controller
+        self._controller = welcome.controller
+        events.append(Up(attached, welcome, is_new))
+
+    def _refused(self, error: Refused, events: list[Event]) -> None:
+        if error.code in FINAL_REFUSALS:
+            self.close()
+            self.problem = error.message
+            events.append(Refusal(error))
+        else:
+            if error.code == "token":
+                # A controller that has lost its token secret cannot know ours; it takes us as new if we say so.
+                self.token = b""
+            self._lose(f"refused: {error.message}", events)
+
+    def _lose(self, reason: str, events: list[Event]) -> None:
+        was_attached = self.state == "attached"
+        self._drop_socket(linger=0)
+        self.session = None
+        self.problem = reason
+        self._ack_at = None
+        unacked = [(messages, payload) for _, messages, payload in self._unacked]
+        self._unacked.clear()
+        self._retry_later()
+        if was_attached:
+            events.append(Down(reason, unacked))
+
+    def _retry_later(self) -> None:
+        self.state = "waiting"
+        # Jitter, so that the engines of a cluster do not all knock in the same millisecond.
+        self._deadline = time.monotonic() + self._retry * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        self._retry = min(self._retry * 2, LAST_RETRY)
+
+    def _drop_socket(self, linger: int) -> None:
+        if self.socket is not None:
+            self.socket.disable_monitor()
+            if self.monitor is not None:
+                self.monitor.close(linger=0)
+            self.socket.close(linger=linger)
+        self.socket = self.monitor = None
+
+    def _is_disconnected(self) -> bool:
+        monitor = self.monitor
+        assert monitor is not None  # noqa: S101 - callers checked
+        is_disconnected = False
+        while True:
+            try:
+                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return is_disconnected
+            is_disconnected = is_disconnected or event["event"] == zmq.EVENT_DISCONNECTED
+
+
+def _receive_parts(socket: zmq.Socket[bytes]) -> list[Any]:
+    # Mac and header as bytes: they are small and decoded at once. Payload as frames: not copied.
+    parts: list[Any] = [socket.recv(zmq.NOBLOCK)]
+    while socket.getsockopt(zmq.RCVMORE):
+        parts.append(socket.recv(zmq.NOBLOCK, copy=len(parts) < 2))
+    return parts
