@@ -1,0 +1,102 @@
+"""Who may import whom, as a table: the design's section "directories and their imports", in a form that a test can hold.
+
+A rule is found by the longest name that fits. `own` are the packages of ours that may be imported (besides the package
+itself and clusterd.errors), `third` the distributions, `never` the modules of the standard library that must not appear.
+Names of modules, not of distributions: yaml, not PyYAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IO = "asyncio os pathlib random secrets select signal socket subprocess threading time uuid"
+"""What a pure core never touches: the operating system, the clock, chance."""
+
+MORE_IO = "concurrent ctypes fcntl getpass glob http mmap multiprocessing platform pwd queue resource sched selectors shutil sqlite3 ssl"
+"""The same by other names."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one package may import."""
+
+    own: frozenset[str] = frozenset()
+    third: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+
+
+def rule(own: str = "", third: str = "", never: str = "") -> Rule:
+    return Rule(frozenset(own.split()), frozenset(third.split()), frozenset(never.split()))
+
+
+CORE = "clusterd.core"
+SYSTEM = "clusterd.system"
+
+RULES: dict[str, Rule] = {
+    # The front doors: they resolve names lazily, so that neither costs anything.
+    "clusterd": rule(own="clusterd.client"),
+    "clusterd.errors": rule(),
+    "clusterd.__main__": rule(),
+    CORE: rule(third="msgspec", never=f"{IO} {MORE_IO}"),
+    SYSTEM: rule(third="psutil sdnotify setproctitle"),
+    "clusterd.profile": rule(own="clusterd.core.model", third="yaml msgspec"),
+    "clusterd.storage": rule(own=f"{CORE} {SYSTEM}", third="msgspec"),
+    "clusterd.storage.taskstore.mongodb": rule(own=f"{CORE} {SYSTEM} clusterd.storage", third="msgspec pymongo bson"),
+    "clusterd.launchers": rule(own=f"{CORE} {SYSTEM}", third="msgspec"),
+    "clusterd.control": rule(own=f"{CORE} {SYSTEM}", third="msgspec aiohttp"),
+    # The thin client is what clusterctl and the library load: no aiohttp, and nothing that starts slowly.
+    "clusterd.control.client": rule(own=f"{CORE} {SYSTEM}", third="msgspec", never="asyncio"),
+    "clusterd.daemon": rule(
+        own=f"{CORE} {SYSTEM} clusterd.profile clusterd.storage clusterd.launchers clusterd.control",
+        third="msgspec zmq",
+    ),
+    "clusterd.controller": rule(
+        own=f"{CORE} {SYSTEM} clusterd.storage.taskstore", third="msgspec zmq", never="asyncio"
+    ),
+    "clusterd.agent": rule(own=f"{CORE} {SYSTEM} clusterd.link", third="msgspec zmq psutil setproctitle"),
+    # Between fork and exec nothing may hold a lock: no thread, no loop, no context. It warms clusterd.engine by name, which
+    # imports the module zmq but makes no context: see WARMED.
+    "clusterd.agent.zygote": rule(
+        own=f"{CORE} {SYSTEM}",
+        third="msgspec psutil setproctitle",
+        never="asyncio threading concurrent multiprocessing",
+    ),
+    "clusterd.engine": rule(
+        own=f"{CORE} {SYSTEM} clusterd.link",
+        third="msgspec zmq IPython traitlets cloudpickle psutil setproctitle",
+        never="asyncio",
+    ),
+    # The zmq half of a peer (client, agent, engine, and the daemon as operator): sockets and nothing that decides.
+    "clusterd.link": rule(own=CORE, third="msgspec zmq", never="asyncio"),
+    "clusterd.client": rule(own=f"{CORE} clusterd.link clusterd.control.client", third="msgspec zmq cloudpickle"),
+    "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
+    "clusterctl.commands.profile": rule(
+        own="clusterd.control.client clusterd.core.model clusterd.profile clusterctl",
+        third="click rich",
+        never="asyncio",
+    ),
+}
+
+WARMED = {("clusterd.agent.zygote", "clusterd.engine")}
+"""Imports by name that are meant: the zygote imports, before it forks, what its children run."""
+
+USERS_ENVIRONMENT = frozenset({"zmq", "msgspec", "IPython", "traitlets", "cloudpickle", "psutil", "setproctitle"})
+"""All that is installed beside the users' interpreter, where agent and engine run (traitlets comes with IPython)."""
+
+UNIX_ONLY = frozenset({"fcntl", "pwd", "grp", "resource", "termios"})
+"""Missing on Windows, where engines of a mixed pool run and a client may sit."""
+
+
+def rule_for(name: str) -> tuple[str, Rule]:
+    """Return the rule of a module: the one with the longest name that fits.
+
+    Raises:
+        KeyError: no rule fits; a new top-level module of clusterd needs one.
+    """
+    candidate = name
+    while True:
+        if candidate in RULES and (candidate != "clusterd" or name == "clusterd"):
+            return candidate, RULES[candidate]
+        candidate, dot, _ = candidate.rpartition(".")
+        if not dot:
+            raise KeyError(f"{name}: no rule in tests/architecture/rules.py says what it may import")
