@@ -80,8 +80,10 @@ def _enter(places: Places, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _isolated_run() -> Iterator[None]:
+def _isolated_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what lives longer than a test (module fixtures, subprocesses at import) out of the person's own directories."""
+    # pytest makes the parent of every tmp_path when it is first asked: it must not lie in the directory of one test.
+    tmp_path_factory.getbasetemp()
     places = Places.make()
     patch = pytest.MonkeyPatch()
     _enter(places, patch)

@@ -192,4 +192,4 @@ def _descriptors_left(before: Before) -> list[str]:
 
 def _fallback_directories() -> frozenset[Path]:
     """The places used when no runtime directory is given: every test gives one, so nothing may appear there."""
-    return frozenset(Path("/tmp").glob(f"clusterd-{os.getuid()}/*"))  # noqa: S108 - the product's own fallback
+    return frozenset(Path("/tmp").glob(f"clusterd-{os.getuid()}/*"))

@@ -20,7 +20,7 @@ def impatient(monkeypatch):
 
 def test_nothing_left_is_nothing_found():
     before = leftovers.look()
-    with open(os.devnull, "rb"), subprocess.Popen(["true"]) as process:  # noqa: S607, PTH123
+    with open(os.devnull, "rb"), subprocess.Popen(["true"]) as process:  # noqa: PTH123
         process.wait()
     assert leftovers.find(before, strict=True) == []
 
@@ -45,7 +45,7 @@ def test_a_thread_that_is_ending_is_waited_for():
 
 def test_a_running_child_is_found_and_killed(impatient):
     before = leftovers.look()
-    process = subprocess.Popen(["sleep", "60"])  # noqa: S607
+    process = subprocess.Popen(["sleep", "60"])
     [line] = leftovers.find(before, strict=False)
     assert line == f"process {process.pid} still runs: sleep 60"
     assert process.wait() is not None
@@ -53,7 +53,7 @@ def test_a_running_child_is_found_and_killed(impatient):
 
 def test_a_child_that_nobody_waited_for_is_found():
     before = leftovers.look()
-    process = subprocess.Popen(["true"])  # noqa: S607
+    process = subprocess.Popen(["true"])
     [line] = leftovers.find(before, strict=False)
     assert line.startswith(f"process {process.pid} ended but was not waited for")
     process.wait()
