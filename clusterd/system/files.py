@@ -19,7 +19,7 @@ from clusterd.system import fault
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["atomic_write", "check_private_directory", "private_directory", "read_private", "sync_directory"]
+__all__ = ["atomic_write", "check_private_directory", "claim", "private_directory", "read_private", "sync_directory"]
 
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -59,6 +59,26 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600, durable: b
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def claim(path: Path, data: bytes | str) -> bool:
+    """Make `path` with this content (0600), if and only if it does not exist; say whether we did.
+
+    The one who makes it has decided: a process that claims its identity file runs on, and a supervisor that claimed it
+    first knows for certain that the process never will. The content is complete from the first moment (link(2)).
+
+    Raises:
+        OSError: it cannot be made for another reason than that it exists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    atomic_write(temporary, data, durable=False)
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -99,3 +99,10 @@ def test_read_private_refuses_a_file_of_another_user(tmp_path):
     os.chown(path, 54321, -1)
     with pytest.raises(NotPrivate, match="54321"):
         files.read_private(path)
+
+
+def test_only_one_claim_succeeds_and_nothing_else_is_left(tmp_path):
+    assert files.claim(tmp_path / "identity", "first") is True
+    assert files.claim(tmp_path / "identity", "second") is False
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("identity", "first")]
+    assert stat.S_IMODE((tmp_path / "identity").stat().st_mode) == 0o600
