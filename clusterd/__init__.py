@@ -24,7 +24,8 @@ def __getattr__(name: str) -> Any:
 
         return Client
     if name == "errors":
-        from clusterd import errors  # noqa: PLC0415
+        # Not `from clusterd import errors`: that asks this very function for the name, for ever.
+        from importlib import import_module  # noqa: PLC0415
 
-        return errors
+        return import_module("clusterd.errors")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

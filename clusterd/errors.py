@@ -28,7 +28,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class ClusterdError(Exception):
@@ -39,7 +39,7 @@ class ClusterdError(Exception):
         hint: what to do next, or an empty string.
     """
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -68,9 +68,18 @@ class ProfileError(ClusterdError):
 
 
 class ControlError(ClusterdError):
-    """The daemon refused or failed a command."""
+    """The daemon refused or failed a command.
+
+    Attributes:
+        code: `refused` unless the daemon gave a narrower one that has no class of its own (`bad_request`, `not_found`, ...).
+    """
 
     code = "refused"
+
+    def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        if code:
+            self.code = code
 
 
 class DaemonNotRunning(ControlError):

@@ -1,0 +1,165 @@
+"""What requests may hold: bodies and query parameters as structs, and messages that name the field that is wrong.
+
+Unknown fields are refused, not ignored: a misspelt `drian_timeout` must not be taken for the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from clusterd.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "BODY_MAX",
+    "Empty",
+    "Events",
+    "Logs",
+    "Restart",
+    "Resume",
+    "Scale",
+    "Start",
+    "StatusQuery",
+    "Stop",
+    "Targets",
+    "decode_body",
+    "decode_query",
+]
+
+BODY_MAX = 256 * 1024
+"""Bytes: the largest is a list of 65,536 engines."""
+
+_Count = Annotated[int, Meta(ge=0, le=65_536)]
+_Seconds = Annotated[float, Meta(ge=0, le=604_800)]
+
+
+class _Request(Struct, forbid_unknown_fields=True):
+    pass
+
+
+class Empty(_Request):
+    """Nothing."""
+
+
+class StatusQuery(_Request):
+    """GET cluster. `wait=converged` answers when the wish has come true, or `timeout` seconds have passed."""
+
+    wait: str | None = None
+    timeout: _Seconds = 60.0
+
+    def __post_init__(self) -> None:
+        if self.wait not in (None, "converged"):
+            raise ValueError("the only thing to wait for is `converged`")
+
+
+class Start(_Request):
+    """POST start: run the cluster; `n` engines in the default set, by default as wanted last, or as the profile says."""
+
+    n: _Count | None = None
+
+
+class Stop(_Request):
+    """POST stop: end engines and controller. `timeout`: seconds before what is left is killed. `daemon`: end the daemon too."""
+
+    timeout: _Seconds | None = None
+    daemon: bool = False
+
+
+class Restart(_Request):
+    """POST restart: `all`, `controller`, or the name of an engine set."""
+
+    what: str = "all"
+
+
+class Scale(_Request):
+    """PUT set: `n` engines. `drain_timeout`: seconds for tasks on engines that go; by default what the profile says."""
+
+    n: _Count
+    drain_timeout: _Seconds | None = None
+
+
+class Resume(_Request):
+    """POST resume: end the crash loop of these slots, or of all."""
+
+    slots: list[_Count] | None = None
+
+
+class Targets(_Request):
+    """POST engines: `engines/3`, `engines` (the whole set), `3` (slot 3 of the default set), `id:7` (wire id)."""
+
+    targets: Annotated[list[int | str], Meta(min_length=1)]
+
+
+class Logs(_Request):
+    """GET logs. `source` is one of, or a comma separated list of, engines/3, controller, daemon, agent."""
+
+    source: str | None = None
+    follow: bool = False
+    tail: Annotated[int, Meta(ge=0, le=100_000)] = 20
+
+
+class Events(_Request):
+    """GET events. `since`: the `seq` of the last event already seen."""
+
+    follow: bool = False
+    since: Annotated[int, Meta(ge=0)] = 0
+
+
+_T = TypeVar("_T", bound=_Request)
+
+
+def decode_body(kind: type[_T], data: bytes) -> _T:
+    """Return the body as a struct; an empty body is an empty object.
+
+    Raises:
+        ControlError: code `bad_request`; the text names the field.
+    """
+    try:
+        return msgspec.json.decode(data.strip() or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise _bad(kind, str(error), "field") from None
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the body is not JSON: {error}", code="bad_request") from None
+
+
+def decode_query(kind: type[_T], parameters: Mapping[str, str]) -> _T:
+    """Return the query parameters as a struct; raises as `decode_body` does."""
+    # `follow=` and `follow=yes` are what people type; msgspec takes true, false, 0 and 1.
+    words = {"yes": "true", "no": "false", "on": "true", "off": "false"}
+    given = {name: words.get(value.lower(), value) for name, value in parameters.items()}
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad(kind, str(error), "parameter") from None
+
+
+def _bad(kind: type[_Request], text: str, noun: str) -> ControlError:
+    names = [field.name for field in msgspec.structs.fields(kind)]
+    known = f"known here: {', '.join(names)}" if names else f"no {noun} is taken here"
+    message, _, place = text.partition(" - at `$.")
+    message = message.replace("`", "")
+    if unknown := re.search(r"unknown field (\S+)", message):
+        near = difflib.get_close_matches(unknown[1], names, n=1)
+        hint = f"did you mean `{near[0]}`? {known}" if near else known
+        return ControlError(f"unknown {noun} `{unknown[1]}`", code="bad_request", hint=hint)
+    if missing := re.search(r"missing required field (\S+)", message):
+        return ControlError(f"{noun} `{missing[1]}` is missing", code="bad_request", hint=known)
+    name = re.split(r"[\[.`]", place)[0]
+    where = f"{noun} `{name}`: " if name else ""
+    return ControlError(f"{where}{_sentence(message)}", code="bad_request", hint=known)
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def answer(**content: Any) -> dict[str, Any]:
+    """Return an answer in the versioned shape."""
+    return {"version": 1, **content}

@@ -1,0 +1,69 @@
+"""What the daemon must offer to be served: one method for each route, plain data in and out.
+
+The server knows nothing of daemons, and the daemon nothing of HTTP. Errors are those of clusterd.errors; the server turns them
+into answers. A method that changes something returns when the wish is durable, not when it has come true. `logs` and
+`events` refuse what they do not like when they are called: once a stream has begun there is no answer left to give.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from clusterd.control.authorize import Caller
+    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, Stop, Targets
+
+__all__ = ["Service"]
+
+
+class Service(Protocol):
+    """One daemon; `name` is the profile's, and for now the name of its only cluster."""
+
+    name: str
+
+    def version(self) -> dict[str, Any]:
+        """Release, API version, profile, pid."""
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Name and state of each cluster."""
+
+    def status(self) -> dict[str, Any]:
+        """All about the cluster: desired, observed, and why they differ."""
+
+    async def wait_converged(self, timeout: float) -> None:  # noqa: ASYNC109 - part of the API, not of the task's scope
+        """Return when desired and observed agree, or cannot, or after `timeout` seconds."""
+
+    def engines(self) -> list[dict[str, Any]]:
+        """Each slot and what is in it."""
+
+    def connection(self) -> dict[str, Any]:
+        """Where the connection files are, and whether they are there."""
+
+    async def start(self, request: Start, caller: Caller) -> dict[str, Any]:
+        """Wish that the cluster runs."""
+
+    async def stop(self, request: Stop, caller: Caller) -> dict[str, Any]:
+        """Wish that nothing runs."""
+
+    async def restart(self, request: Restart, caller: Caller) -> dict[str, Any]:
+        """End parts and start them again."""
+
+    async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
+        """Wish for a number of engines."""
+
+    async def resume(self, engine_set: str, request: Resume, caller: Caller) -> dict[str, Any]:
+        """Try again what was given up."""
+
+    async def command_engines(self, command: str, request: Targets, caller: Caller) -> dict[str, Any]:
+        """Interrupt, stop, kill or restart engines."""
+
+    async def reload(self, caller: Caller) -> dict[str, Any]:
+        """Read the profile again; the old one stays when the new one is wrong."""
+
+    def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
+        """Lines of log files as `{"source", "line"}`, oldest first."""
+
+    def events(self, request: Events) -> AsyncGenerator[dict[str, Any]]:
+        """What happened, as `{"seq", "time", "event", ...}`."""
