@@ -32,6 +32,16 @@ class Point(NamedTuple):
 
 POINTS: dict[str, Point] = {
     "files.atomic_write.before_rename": Point("any", "the temporary file is complete, the old file still in place"),
+    "journal.append.before_write": Point("daemon", "decided, nothing of the batch is written"),
+    "journal.append.before_fsync": Point("daemon", "the batch is written, not synced"),
+    "journal.append.after_fsync": Point("daemon", "the batch is durable, nothing was done about it and nobody told"),
+    "journal.segment.before_write": Point("daemon", "the new segment is an empty temporary file"),
+    "journal.segment.before_fsync": Point("daemon", "the new segment is written under its temporary name, not synced"),
+    "journal.segment.before_rename": Point("daemon", "the new segment is synced under its temporary name"),
+    "journal.segment.before_directory_fsync": Point("daemon", "the new segment has its name, which is not synced"),
+    "journal.segment.before_switch": Point("daemon", "two complete segments exist, the old one is still in use"),
+    "journal.segment.before_removal": Point("daemon", "the new segment is in use, an old one still exists"),
+    "journal.repair.before_truncate": Point("daemon", "a torn tail is copied and not yet cut off"),
 }
 """Every fault point of the product; add yours here."""
 
