@@ -31,6 +31,16 @@ class Point(NamedTuple):
 
 
 POINTS: dict[str, Point] = {
+    "controller.bound": Point("controller", "the sockets are bound, the connection files not written"),
+    "controller.announced": Point("controller", "the connection files are written, nothing is read yet"),
+    "controller.submit.received": Point("controller", "tasks of a client are read, nobody else knows of them"),
+    "controller.result.received": Point(
+        "controller", "results of an engine are read, their client does not know of them"
+    ),
+    "controller.turn.before_flush": Point("controller", "what a turn decided is queued, nothing of it is sent"),
+    "controller.turn.after_flush": Point(
+        "controller", "what a turn decided is sent, acknowledgements alone may be missing"
+    ),
     "files.atomic_write.before_rename": Point("any", "the temporary file is complete, the old file still in place"),
     "journal.append.before_write": Point("daemon", "decided, nothing of the batch is written"),
     "journal.append.before_fsync": Point("daemon", "the batch is written, not synced"),

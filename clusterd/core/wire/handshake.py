@@ -31,7 +31,7 @@ class Refused(ClusterdError):
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.code = code  # type: ignore[misc]  # an instance's own word in place of the class's
+        self.code = code  # an instance's own word in place of the class's
 
 
 class SessionReset(ClusterdError):

@@ -121,7 +121,10 @@ class AttachEngine(Message, tag=11):
 
 
 class EngineState(Message):
-    """One engine as its agent sees it: `state` is starting, idle, running or stopping; `since` is wall time."""
+    """One engine as its agent sees it: `state` is starting, idle, running or stopping; `since` is wall time.
+
+    `id` is its wire id, -1 before it has one; `order` the number of the last dispatch that it began.
+    """
 
     uuid: bytes
     slot: int
@@ -131,6 +134,7 @@ class EngineState(Message):
     attempt: int = 0
     since: float = 0.0
     order: int = 0
+    id: int = -1
 
 
 class AttachAgent(Message, tag=12):
@@ -148,7 +152,10 @@ class AttachAgent(Message, tag=12):
 
 
 class Attached(Message, tag=13):
-    """Welcome in. `id` is the wire id of an engine, -1 for others."""
+    """Welcome in. `id` is the wire id of an engine, the handle of a client, -1 for an agent.
+
+    `is_resumed`: this controller still knew the uuid; where it did not, the peer offers again what has no outcome.
+    """
 
     token: bytes
     id: int = -1

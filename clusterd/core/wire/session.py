@@ -65,6 +65,7 @@ class Session:
         "acked",
         "dealt_with",
         "has_digests",
+        "is_broken",
         "is_holding_acks",
         "last_mac",
         "limits",
@@ -101,6 +102,8 @@ class Session:
         self._received_messages = 0
         # True while a message with content is received and not yet acknowledged.
         self.owes_ack = False
+        # True once a correctly signed message could not be used (undecodable, or one before it is missing): no later one can be.
+        self.is_broken = False
         # Mac of the last message sealed: what a Reset must echo.
         self.last_mac = b""
 
@@ -169,9 +172,27 @@ class Session:
         """
         if not is_signed(self._receive_key, mac, header):
             raise AuthenticationError("wrong signature")
-        content = self._decoder(header)
+        try:
+            content = self._checked(header, payload)
+        except WireError:
+            self.is_broken = True
+            raise
         if content.seq != self.received + 1:
+            self.is_broken = content.seq > self.received
             raise Replayed(f"message {content.seq} where {self.received + 1} is due")
+        self.received = content.seq
+        if not self.is_holding_acks:
+            self.dealt_with = content.seq
+        if content.messages:
+            self.owes_ack = True
+            self._received_messages += 1
+            self._received_bytes += len(header) + sum(content.sizes)
+        if content.ack > self.acked:
+            self._acknowledge(content.ack)
+        return content
+
+    def _checked(self, header: bytes, payload: Sequence[Any]) -> codec.Header[Any]:
+        content = self._decoder(header)
         sizes = content.sizes
         if len(sizes) != len(payload) or (sizes and sizes != [len(frame) for frame in payload]):
             raise WireError("the payload frames are not those of the header")
@@ -179,15 +200,6 @@ class Session:
             raise WireError("payload digests are missing")
         if content.ack > self.sent:
             raise WireError(f"acknowledges message {content.ack}, of {self.sent} sent")
-        self.received = content.seq
-        if not self.is_holding_acks:
-            self.dealt_with = content.seq
-        if content.messages:
-            self.owes_ack = True
-            self._received_messages += 1
-            self._received_bytes += len(header) + sum(sizes)
-        if content.ack > self.acked:
-            self._acknowledge(content.ack)
         return content
 
     def deal_with(self, seq: int) -> None:

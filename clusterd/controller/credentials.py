@@ -1,0 +1,138 @@
+"""Keys, tokens and connection files of one controller: made, kept with `reuse`, written last, removed at exit.
+
+`controller-secrets.json` beside the connection files keeps what must not change when files were copied to other hosts: the two HMAC
+keys, the token secret, the CURVE pair and the ports. Every file is 0600, temp + rename; the engine file is written first and
+the client file last, both only once everything is bound, because readers take a file's existence as readiness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+import zmq
+
+from clusterd.core.model import connection
+from clusterd.errors import ConnectionFileError
+from clusterd.system import files, process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRETS_FILE = "controller-secrets.json"
+
+
+class Secrets(msgspec.Struct):
+    """What outlives a controller with `reuse`. Keys in hex; `next_engine_id` because wire ids are never used twice."""
+
+    client_key: str
+    engine_key: str
+    token_secret: str
+    curve_public: str
+    curve_secret: str
+    ports: dict[str, int] = {}
+    next_engine_id: int = 0
+
+    @property
+    def token_secret_bytes(self) -> bytes:
+        """The token secret as bytes."""
+        return bytes.fromhex(self.token_secret)
+
+
+def new_secrets() -> Secrets:
+    """Fresh keys from the operating system's generator."""
+    public, secret = zmq.curve_keypair()
+    return Secrets(
+        client_key=secrets.token_hex(32),
+        engine_key=secrets.token_hex(32),
+        token_secret=secrets.token_hex(32),
+        curve_public=public.decode(),
+        curve_secret=secret.decode(),
+    )
+
+
+def load_secrets(security: Path) -> Secrets | None:
+    """The kept secrets, or None when there are none.
+
+    Raises:
+        ConnectionFileError: there is a file that others can read, or that is damaged.
+    """
+    path = security / SECRETS_FILE
+    try:
+        data = files.read_private(path)
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(data, type=Secrets)
+    except msgspec.DecodeError as error:
+        raise ConnectionFileError(
+            f"{path} is damaged: {error}",
+            hint="Remove it: new keys are made, and connection files copied elsewhere must be copied again.",
+        ) from error
+
+
+def save_secrets(security: Path, content: Secrets) -> None:
+    """Keep the secrets for the next controller."""
+    files.atomic_write(security / SECRETS_FILE, msgspec.json.encode(content))
+
+
+class ConnectionFiles:
+    """The two files of one controller.
+
+    Args:
+        security: `STATE/security`.
+        addresses: by endpoint name, the address that peers connect to.
+        content: the secrets.
+        cluster: name of the cluster.
+        controller: this incarnation.
+        curve: the sockets are CURVE servers.
+        location: the host's name or address for readers elsewhere.
+    """
+
+    def __init__(
+        self,
+        security: Path,
+        addresses: dict[str, str],
+        content: Secrets,
+        *,
+        cluster: str,
+        controller: bytes,
+        curve: bool,
+        location: str,
+    ) -> None:
+        self.client_path = security / connection.CLIENT_FILE
+        self.engine_path = security / connection.ENGINE_FILE
+        self._controller = controller.hex()
+        self._content: dict[Path, connection.ConnectionFile] = {}
+        for path, side, key in (
+            (self.engine_path, "engine", content.engine_key),
+            (self.client_path, "client", content.client_key),
+        ):
+            endpoints = connection.NativeEndpoints(
+                format=connection.FORMAT,
+                data=addresses[f"{side}-data"],
+                control=addresses[f"{side}-control"],
+                key=key,
+                cluster=cluster,
+                controller=self._controller,
+                curve_serverkey=content.curve_public if curve else "",
+                pid=os.getpid(),
+                host=process.current().host,
+                boot_id=process.boot_id(),
+            )
+            self._content[path] = connection.ConnectionFile(clusterd=endpoints, location=location)
+
+    def write(self) -> None:
+        """Write both, engine file first."""
+        for path, content in self._content.items():
+            files.atomic_write(path, connection.encode(content), durable=False)
+
+    def remove(self) -> None:
+        """Remove them, unless another controller has written its own meanwhile."""
+        for path in self._content:
+            with contextlib.suppress(OSError, ConnectionFileError):
+                if connection.decode(path.read_bytes(), str(path)).clusterd.controller == self._controller:
+                    path.unlink()

@@ -1,0 +1,212 @@
+"""Answers what clients and operators ask on their control connection, from what hub and scheduler know; nothing here waits."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from clusterd.core.scheduler import events
+from clusterd.core.wire.messages import (
+    Abort,
+    ControllerStatus,
+    Drain,
+    Drained,
+    EngineCommand,
+    ErrorReply,
+    Goodbye,
+    ListEngines,
+    Ping,
+    Pong,
+    QueueStatus,
+    Reply,
+    ResumeSlots,
+    SetDesired,
+    Shutdown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clusterd.controller.dispatch import Performer
+    from clusterd.controller.endpoint import Endpoint
+    from clusterd.controller.hub import Hub
+    from clusterd.controller.operations import Operations
+    from clusterd.controller.peers import Client
+    from clusterd.controller.tasks import Tasks
+
+_OPERATORS_ONLY = (SetDesired, ResumeSlots, Drain, Shutdown)
+
+
+class Requests:
+    """The control side of clients.
+
+    Args:
+        hub, tasks, operations, performer: the controller's parts.
+        endpoints: for their counters.
+        shut_down: called with a reason by Shutdown.
+        about: fixed facts for ControllerStatus: cluster, launch, controller, addresses, database.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        tasks: Tasks,
+        operations: Operations,
+        performer: Performer,
+        *,
+        endpoints: dict[str, Endpoint],
+        shut_down: Callable[[str], None],
+        about: dict[str, Any],
+    ) -> None:
+        self._hub = hub
+        self._tasks = tasks
+        self._operations = operations
+        self._performer = performer
+        self._endpoints = endpoints
+        self._shut_down = shut_down
+        self._about = about
+        self._started = time.time()
+
+    def receive(self, client: Client, messages: list[Any], now: float) -> str | None:
+        """Handle messages of a client's control connection; the reason when it said goodbye."""
+        client.last_heard = now
+        client.has_spoken = True
+        for message in messages:
+            if isinstance(message, Ping):
+                if client.control is not None:
+                    client.control.say(Pong(), 8)
+            elif isinstance(message, Goodbye):
+                return message.reason
+            elif isinstance(message, _OPERATORS_ONLY) and not client.is_operator:
+                self._say(
+                    client,
+                    ErrorReply(
+                        message.request, "denied", f"{type(message).__name__} is for operators", "Use clusterctl."
+                    ),
+                )
+            else:
+                self._answer(client, message, now)
+        return None
+
+    def _answer(self, client: Client, message: Any, now: float) -> None:  # noqa: C901 - one case per message
+        match message:
+            case Abort():
+                self._abort(client, message, now)
+            case QueueStatus():
+                self._say(client, Reply(message.request, self._queue_status(message.targets)))
+            case ControllerStatus():
+                self._say(client, Reply(message.request, self.status(now)))
+            case ListEngines():
+                client.is_subscribed = True
+                engines = [self._hub.info(engine) for engine in self._hub.engines_by_id.values()]
+                self._say(client, Reply(message.request, engines), 200 * len(engines))
+                if client.is_operator:
+                    for agent in self._hub.agents.values():
+                        self._hub.notify_agent(agent, "attached" if agent.connection else "lost")
+            case EngineCommand():
+                self._operations.engine_command(client, message)
+            case SetDesired():
+                self._operations.set_desired(client, message)
+            case ResumeSlots():
+                self._operations.resume_slots(client, message)
+            case Drain():
+                self._drain(client, message, now)
+            case Shutdown():
+                self._say(client, Reply(message.request, {}))
+                self._shut_down(f"asked to by {client.name}")
+
+    def _abort(self, client: Client, message: Abort, now: float) -> None:
+        tasks = tuple(message.tasks) if message.tasks is not None else None
+        targets = tuple(message.targets) if message.targets is not None else None
+        before = self._tasks.scheduler.aborted
+        self._tasks.handle(events.AbortRequested(client.handle, tasks, targets), now)
+        self._say(client, Reply(message.request, {"aborted": self._tasks.scheduler.aborted - before}))
+
+    def _drain(self, client: Client, message: Drain, now: float) -> None:
+        idle: list[int] = []
+        for wire_id in message.engines:
+            engine = self._hub.engines_by_id.get(wire_id)
+            if engine is None:
+                idle.append(wire_id)  # gone: nothing left to wait for
+                continue
+            engine.is_draining = message.is_draining
+            self._hub.mark_changed(engine)
+            event = events.EngineDraining(wire_id) if message.is_draining else events.EngineUndrained(wire_id)
+            self._tasks.handle(event, now)
+            if message.is_draining and not self._tasks.is_busy(engine):
+                idle.append(wire_id)
+        self._say(client, Reply(message.request, {"idle": idle}))
+        gone = [wire_id for wire_id in message.engines if wire_id not in self._hub.engines_by_id]
+        if gone and message.is_draining:
+            self._say(client, Drained(gone))
+
+    def _queue_status(self, targets: list[int] | None) -> dict[str, Any]:
+        status = self._tasks.scheduler.queue_status()
+        wanted = (
+            status.engines
+            if targets is None
+            else {key: status.engines[key] for key in targets if key in status.engines}
+        )
+        return {
+            "engines": {
+                key: {
+                    "queued": load.queued,
+                    "running": load.running,
+                    "prefetched": load.prefetched,
+                    "completed": load.completed,
+                }
+                for key, load in wanted.items()
+            },
+            "unassigned": status.unassigned,
+            "waiting": status.waiting,
+            "clients": len(status.clients),
+        }
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Everything that `clusterctl status` shows of a controller."""
+        queue = self._tasks.scheduler.queue_status()
+        return {
+            **self._about,
+            "pid": os.getpid(),
+            "started_at": self._started,
+            "asked_at": time.time(),
+            "engines": len(self._hub.engines_by_id),
+            "suspect": sum(engine.is_suspect for engine in self._hub.engines_by_id.values()),
+            "clients": [
+                {
+                    "label": client.label,
+                    "user": client.user,
+                    "host": client.host,
+                    "pid": client.pid,
+                    "is_operator": client.is_operator,
+                    "is_blocked": client.is_blocked,
+                    "silent_for": round(now - client.last_heard, 3),
+                }
+                for client in self._hub.clients.values()
+            ],
+            "agents": [
+                {
+                    "launch": agent.launch,
+                    "set": agent.engine_set,
+                    "host": agent.host,
+                    "is_connected": agent.connection is not None,
+                }
+                for agent in self._hub.agents.values()
+            ],
+            "tasks": {
+                "queued": queue.unassigned + sum(load.queued for load in queue.engines.values()),
+                "waiting": queue.waiting,
+                "running": queue.running,
+                "prefetched": queue.prefetched,
+                "completed": queue.completed,
+            },
+            "functions": len(self._tasks.functions),
+            "discarded": self._performer.discarded,
+            "dropped": {name: dict(endpoint.counters) for name, endpoint in self._endpoints.items()},
+        }
+
+    @staticmethod
+    def _say(client: Client, message: Any, size: int = 256) -> None:
+        if client.control is not None:
+            client.control.say(message, size)

@@ -1,0 +1,185 @@
+"""Performs what the scheduler decides: sends tasks to engines and outcomes to clients.
+
+One function per action, by type. It decides nothing, with one exception that needs bytes, not tasks: a client whose unread results
+are over its budget is reported as blocked (its tasks are not dispatched until it has caught up).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from clusterd.core.scheduler import actions, events
+from clusterd.core.wire.messages import Deliver, Dispatch, Drained, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clusterd.controller.hub import Hub
+    from clusterd.controller.operations import Operations
+    from clusterd.controller.peers import Client
+    from clusterd.controller.tasks import Tasks
+
+log = logging.getLogger(__name__)
+# Results that a client has not read, beyond the window of its connection: above the first it is blocked, below the second free again.
+BLOCKED_BYTES = 32 * 1024 * 1024
+UNBLOCKED_BYTES = 8 * 1024 * 1024
+
+
+class Performer:
+    """Turns the scheduler's actions into messages."""
+
+    def __init__(self) -> None:
+        self.hub: Hub
+        self.tasks: Tasks
+        self.operations: Operations
+        # How many results were for nobody, by reason.
+        self.discarded: dict[str, int] = {}
+        # Handles of all and only clients whose `is_blocked` is set.
+        self._blocked: set[int] = set()
+        self._perform_by_type: dict[type, Callable[[Any, float], None]] = {
+            actions.Dispatch: self._dispatch,
+            actions.Deliver: self._deliver,
+            actions.Fail: self._fail,
+            actions.Forget: self._forget,
+            actions.Discard: self._discard,
+            actions.Keep: self._keep,
+            actions.AnswerKnown: self._answer_known,
+            actions.Recall: self._recall,
+            actions.Interrupt: self._interrupt,
+            actions.KillEngine: self._kill,
+            actions.Drained: self._drained,
+            actions.AdoptUnknown: self._adopt_unknown,
+        }
+
+    def __call__(self, decided: Sequence[actions.AnyAction], now: float) -> None:
+        """Perform actions in order."""
+        by_type = self._perform_by_type
+        for action in decided:
+            by_type[type(action)](action, now)
+
+    # --- the hot path ---
+
+    def _dispatch(self, action: actions.Dispatch, _now: float) -> None:
+        payload = self.tasks.payloads[action.task]
+        engine = self.hub.engines_by_id[action.engine]
+        connection = engine.connection
+        if connection is None:
+            # Suspect between decision and act: it keeps the dispatch in its book, and its inventory will say that it has not got it.
+            return
+        function = payload.function
+        if function and function not in engine.functions:
+            stored = self.tasks.functions.get(function)
+            if stored is not None:
+                engine.functions.add(function)
+                connection.say(stored.message, len(stored.message.body), stored.payload, stored.digests)
+        frames = payload.frames
+        connection.say(
+            Dispatch(action.task, action.attempt, action.order, payload.kind, function, payload.body, len(frames)),
+            len(payload.body),
+            frames,
+            payload.digests,
+        )
+
+    def _deliver(self, action: actions.Deliver, now: float) -> None:
+        result, frames, digests = self.tasks.results.pop(action.task)
+        self.tasks.completed += 1
+        self.tasks.end(action.task)
+        client = self.hub.clients_by_handle.get(action.client)
+        if client is None:
+            return
+        message = Deliver(
+            result.task,
+            result.attempt,
+            action.engine,
+            result.status,
+            result.started,
+            result.finished,
+            result.stdout,
+            result.stderr,
+            result.body,
+            len(frames),
+            result.display,
+        )
+        self._say(client, message, len(result.body) + len(result.stdout) + len(result.stderr), frames, digests, now)
+
+    # --- ends without a result ---
+
+    def _fail(self, action: actions.Fail, now: float) -> None:
+        self.tasks.end(action.task)
+        self.tasks.results.pop(action.task, None)
+        client = self.hub.clients_by_handle.get(action.client)
+        if client is not None:
+            message = Failed(action.task, max(action.attempt, 0), action.reason.value, action.text, "", action.engine)
+            self._say(client, message, 64 + len(action.text), (), (), now)
+
+    def _forget(self, action: actions.Forget, _now: float) -> None:
+        for task in action.tasks:
+            self.tasks.end(task)
+            self.tasks.results.pop(task, None)
+
+    def _discard(self, action: actions.Discard, _now: float) -> None:
+        self.tasks.results.pop(action.task, None)
+        why = action.why.value
+        self.discarded[why] = self.discarded.get(why, 0) + 1
+
+    def _keep(self, _action: actions.Keep, _now: float) -> None:
+        """The result stays where it is."""
+
+    def _answer_known(self, action: actions.AnswerKnown, now: float) -> None:
+        if action.owner == action.client:
+            return  # It runs, or its outcome is on its way: deliveries are kept until acknowledged.
+        client = self.hub.clients_by_handle.get(action.client)
+        if client is not None:
+            message = Failed(action.task, 0, "malformed", "this task id belongs to another client")
+            self._say(client, message, 96, (), (), now)
+
+    # --- what engines and agents are told ---
+
+    def _recall(self, action: actions.Recall, _now: float) -> None:
+        self.operations.recall(action.engine, action.first, action.last)
+
+    def _interrupt(self, action: actions.Interrupt, _now: float) -> None:
+        self.operations.signal(action.engine, "interrupt")
+
+    def _kill(self, action: actions.KillEngine, _now: float) -> None:
+        log.warning("engine %d is killed: %s", action.engine, action.text)
+        self.operations.signal(action.engine, "kill")
+
+    def _drained(self, action: actions.Drained, _now: float) -> None:
+        for control in self.hub.operator_controls():
+            control.say(Drained([action.engine]), 16)
+
+    def _adopt_unknown(self, action: actions.AdoptUnknown, _now: float) -> None:
+        log.info("engine %d holds task %s of an earlier controller", action.engine, action.task.hex())
+
+    # --- outbound results ---
+
+    def _say(
+        self, client: Client, message: Any, size: int, frames: Sequence[Any], digests: Sequence[bytes], now: float
+    ) -> None:
+        data = client.data
+        if data is not None:
+            data.say(message, size, frames, digests)
+            unread = data.backlog_bytes
+        else:
+            size += sum(map(len, frames)) if frames else 0
+            client.undelivered.append(([message], list(frames), list(digests), size))
+            client.undelivered_bytes += size
+            unread = client.undelivered_bytes
+        if unread > BLOCKED_BYTES and not client.is_blocked:
+            client.is_blocked = True
+            self._blocked.add(client.handle)
+            log.warning("%s does not read its results: its tasks wait", client.name)
+            self.tasks.handle(events.ResultsBlocked(client.handle), now)
+
+    def unblock(self, now: float) -> None:
+        """Let clients go on that have caught up; called once a turn."""
+        for handle in list(self._blocked):
+            client = self.hub.clients_by_handle.get(handle)
+            if client is None:
+                self._blocked.discard(handle)
+            elif client.data is not None and client.data.backlog_bytes < UNBLOCKED_BYTES:
+                client.is_blocked = False
+                self._blocked.discard(handle)
+                self.tasks.handle(events.ResultsUnblocked(handle), now)

@@ -1,0 +1,412 @@
+"""One ROUTER socket of the native wire: handshakes, sessions, counters, and outbound queues with a window per peer.
+
+It verifies everything before anybody else sees it, answers what concerns the connection itself (Hello, unknown sessions), and hands
+the rest to the owner. Invariants: nothing unverified changes a connection that exists; a connection without a correct
+Attach is bound to nobody; what is beyond a peer's window waits here, counted, never in ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import zmq
+
+from clusterd.core.wire import frames, handshake
+from clusterd.core.wire.messages import Refuse
+from clusterd.core.wire.session import Replayed, Session
+from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, VersionMismatch, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clusterd.core.wire.messages import Hello, Limits
+
+# Connections that have said Hello and nothing more: a bound for who replays Hellos.
+MAX_UNATTACHED = 1024
+UNATTACHED_SECONDS = 10.0
+# Messages taken from one socket before the loop looks at the others: 64 headers of 256 KiB are some 10 ms of work.
+RECEIVE_BURST = 64
+# Payload frames over this total end a batch: a small message behind them should not wait for all of them.
+BATCH_PAYLOAD_BYTES = 4 * 1024 * 1024
+
+
+# By class of error, exactly: the name under which a dropped message is counted.
+_COUNTER_OF = {
+    Replayed: "replayed",
+    AuthenticationError: "bad_mac",
+    LimitExceeded: "oversized",
+    VersionMismatch: "version",
+}
+
+
+class Connection:
+    """One peer's connection to one endpoint, from its Hello on."""
+
+    __slots__ = (
+        "_batch",
+        "_batch_digests",
+        "_batch_payload",
+        "_batch_size",
+        "_payload_size",
+        "_unacked",
+        "backlog",
+        "backlog_bytes",
+        "endpoint",
+        "is_dirty",
+        "is_gone",
+        "keeps_unacked",
+        "owner",
+        "role",
+        "routing_id",
+        "session",
+        "since",
+        "software",
+    )
+
+    def __init__(self, endpoint: Endpoint, routing_id: bytes, session: Session, hello: Hello, now: float) -> None:
+        self.endpoint = endpoint
+        self.routing_id = routing_id
+        self.session = session
+        self.role = hello.role
+        self.software = hello.software
+        # Monotonic time of the Hello.
+        self.since = now
+        # Who attached: a Client, Engine or Agent of the hub; None until then.
+        self.owner: Any = None
+        # True once ZeroMQ has said that the peer is gone, or it was replaced: nothing is sent any more.
+        self.is_gone = False
+        # Keep what is sent until it is acknowledged, so that a peer that comes back gets it again (results to clients).
+        self.keeps_unacked = False
+        # (seq, messages, payload, digests) sent and not acknowledged; only with keeps_unacked.
+        self._unacked: deque[tuple[int, Sequence[Any], Sequence[Any], Sequence[bytes]]] = deque()
+        # True while listed in endpoint.dirty.
+        self.is_dirty = False
+        # What is said in this turn of the loop and not yet sealed: messages, their payload, its digests.
+        self._batch: list[Any] = []
+        self._batch_payload: list[Any] = []
+        self._batch_digests: list[bytes] = []
+        self._batch_size = 0
+        self._payload_size = 0
+        # Batches beyond the window, oldest first, and the sum of their sizes.
+        self.backlog: deque[tuple[list[Any], list[Any], list[bytes], int]] = deque()
+        self.backlog_bytes = 0
+
+    def say(self, message: Any, size: int, payload: Sequence[Any] = (), digests: Sequence[bytes] | None = None) -> None:
+        """Queue a message for the end of this turn. `size`: bytes of its body, near enough; the payload is counted here."""
+        if self.is_gone:
+            return
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.endpoint.dirty.append(self)
+        self._batch.append(message)
+        self._batch_size += size + 64
+        if payload:
+            self._batch_payload.extend(payload)
+            self._payload_size += sum(map(len, payload))
+            if digests:
+                self._batch_digests.extend(digests)
+        if (
+            self._batch_size >= frames.BATCH_HEADER_BYTES
+            or self._payload_size >= BATCH_PAYLOAD_BYTES
+            or len(self._batch_payload) >= 512
+        ):
+            self.close_batch()
+
+    def close_batch(self) -> None:
+        """Send what is queued, or put it behind the backlog."""
+        if not self._batch:
+            return
+        size = self._batch_size + self._payload_size
+        if self.backlog or not self.session.has_window:
+            self.backlog.append((self._batch, self._batch_payload, self._batch_digests, size))
+            self.backlog_bytes += size
+        else:
+            self.endpoint.transmit(self, self._batch, self._batch_payload, self._batch_digests)
+        self._batch, self._batch_payload, self._batch_digests = [], [], []
+        self._batch_size = self._payload_size = 0
+
+    def prune(self) -> None:
+        """Drop what the peer has acknowledged."""
+        unacked, acked = self._unacked, self.session.acked
+        while unacked and unacked[0][0] <= acked:
+            unacked.popleft()
+
+    def remember(self, messages: Sequence[Any], payload: Sequence[Any], digests: Sequence[bytes]) -> None:
+        """Keep what was just sealed."""
+        self._unacked.append((self.session.sent, messages, payload, digests))
+
+    def take_unsent(self) -> list[tuple[Sequence[Any], Sequence[Any], Sequence[bytes], int]]:
+        """All that was said here and is not known to have arrived, oldest first; the connection keeps nothing of it."""
+        self.prune()
+        waiting: list[tuple[Sequence[Any], Sequence[Any], Sequence[bytes], int]] = [
+            (messages, payload, digests, 0) for _, messages, payload, digests in self._unacked
+        ]
+        waiting.extend(self.backlog)
+        if self._batch:
+            waiting.append(
+                (self._batch, self._batch_payload, self._batch_digests, self._batch_size + self._payload_size)
+            )
+        self._unacked.clear()
+        self.backlog.clear()
+        self._batch, self._batch_payload, self._batch_digests = [], [], []
+        self.backlog_bytes = self._batch_size = self._payload_size = 0
+        return waiting
+
+    def inherit(self, waiting: Sequence[tuple[Sequence[Any], Sequence[Any], Sequence[bytes], int]]) -> None:
+        """Send first what an earlier connection of this peer could not deliver."""
+        for messages, payload, digests, size in waiting:
+            self.backlog.append((list(messages), list(payload), list(digests), size))
+            self.backlog_bytes += size
+        self.flush_backlog()
+
+    def flush_backlog(self) -> None:
+        """Send what the window allows of what waits."""
+        while self.backlog and self.session.has_window and not self.is_gone:
+            messages, payload, digests, size = self.backlog.popleft()
+            self.backlog_bytes -= size
+            self.endpoint.transmit(self, messages, payload, digests)
+
+
+class Owner(Protocol):
+    """Who gets what the endpoint has verified."""
+
+    def attach(self, connection: Connection, message: Any, now: float) -> None:
+        """Handle the first message of a new connection: bind it by `connection.owner = ...`, or raise ClusterdError to refuse."""
+
+    def receive(
+        self, connection: Connection, messages: list[Any], payload: list[Any], digests: list[bytes] | None, now: float
+    ) -> None:
+        """Handle messages of an attached peer."""
+
+    def disconnected(self, connection: Connection, reason: str, now: float) -> None:
+        """Handle the end of an attached connection."""
+
+
+class Endpoint:
+    """One of the controller's four sockets.
+
+    Args:
+        socket: a bound ROUTER.
+        name: client-data, client-control, engine-data or engine-control.
+        static_key: the HMAC key of this side.
+        controller: incarnation of this controller.
+        cluster: its name.
+        limits: what peers are told and held to.
+        has_digests: the link is neither a private Unix socket nor CURVE.
+        owner: who gets the messages.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        name: str,
+        *,
+        static_key: bytes,
+        controller: bytes,
+        cluster: str,
+        limits: Limits,
+        has_digests: bool,
+        owner: Owner,
+    ) -> None:
+        self.socket = socket
+        self.name = name
+        self._key = static_key
+        self._controller = controller
+        self._cluster = cluster
+        self._limits = limits
+        self._has_digests = has_digests
+        self._owner = owner
+        # By routing id: all and only connections that have said a correct Hello and are not known to be gone.
+        self.connections: dict[bytes, Connection] = {}
+        # Those of them without an owner, oldest first (dicts keep order).
+        self._unattached: dict[bytes, Connection] = {}
+        # Connections with something to send at the end of this turn.
+        self.dirty: list[Connection] = []
+        # Connections that are owed a bare acknowledgement when nothing else carries it, in order of `_ack_due`.
+        self._owed: dict[bytes, float] = {}
+        # Monotonic time of this turn of the loop.
+        self._now = 0.0
+        # How often each kind of bad message was dropped (PROTOCOL.md section 10).
+        self.counters: Counter[str] = Counter()
+
+    # --- receiving ---
+
+    def receive(self, now: float) -> bool:
+        """Take up to a burst of messages from the socket; True when there may be more."""
+        self._now = now
+        socket = self.socket
+        for _ in range(RECEIVE_BURST):
+            try:
+                routing_id = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            parts: list[Any] = []
+            while socket.getsockopt(zmq.RCVMORE):
+                parts.append(socket.recv(zmq.NOBLOCK, copy=len(parts) < 2))
+            self._take(routing_id, parts, now)
+        return True
+
+    def _take(self, routing_id: bytes, parts: list[Any], now: float) -> None:
+        connection = self.connections.get(routing_id)
+        try:
+            mac, header, payload = frames.split(parts, self._limits)
+            if connection is None:
+                self._greet(routing_id, mac, header, payload, now)
+                return
+            content = connection.session.open(mac, header, payload)
+        except WireError as error:
+            self.counters[_COUNTER_OF.get(type(error), "malformed")] += 1
+            if connection is not None and connection.session.is_broken:
+                self._reset(connection, bytes(parts[0]), f"it sent an unusable message: {error.message}", now)
+        else:
+            self._deal(connection, content.messages, payload, content.digests, now)
+
+    def _deal(
+        self, connection: Connection, messages: list[Any], payload: Any, digests: list[bytes] | None, now: float
+    ) -> None:
+        session = connection.session
+        if session.owes_ack:
+            if session.must_ack:
+                self._mark_dirty(connection)
+            else:
+                self._owed.setdefault(connection.routing_id, now)
+        if connection.keeps_unacked:
+            connection.prune()
+        if connection.backlog:
+            connection.flush_backlog()
+        if connection.owner is not None:
+            self._owner.receive(connection, messages, payload, digests, now)
+            return
+        if not messages:
+            return
+        try:
+            self._owner.attach(connection, messages[0], now)
+        except ClusterdError as error:
+            self.counters["impostor" if error.code == "token" else "refused"] += 1
+            self.transmit(connection, [Refuse(b"", error.code, error.message, error.hint)], (), ())
+            self.forget(connection)
+            return
+        self._unattached.pop(connection.routing_id, None)
+        if len(messages) > 1:
+            self._owner.receive(connection, messages[1:], payload, digests, now)
+
+    def _greet(self, routing_id: bytes, mac: bytes, header: bytes, payload: Sequence[Any], now: float) -> None:
+        # A session message has seq > 0 and is not signed with the static key: it cannot pass for a Hello.
+        try:
+            hello = handshake.read_hello(self._key, self.name, mac, header)
+        except VersionMismatch as error:
+            self._send(routing_id, handshake.refuse(self._key, error.hello.nonce, error))  # type: ignore[attr-defined]
+            raise
+        except AuthenticationError:
+            if _looks_like_session(header):
+                # Its mac cannot be checked here, so the answer must be worth nothing to an attacker: it echoes 32 bytes and is
+                # believed only by who sent exactly these.
+                self.counters["unknown_session"] += 1
+                self._send(routing_id, handshake.reset(self._key, mac))
+                return
+            raise
+        if payload:
+            raise WireError("a Hello has no payload")
+        greeting, session = handshake.welcome(
+            self._key,
+            hello,
+            challenge=os.urandom(handshake.NONCE_SIZE),
+            controller=self._controller,
+            cluster=self._cluster,
+            limits=self._limits,
+            has_digests=self._has_digests,
+        )
+        connection = Connection(self, routing_id, session, hello, now)
+        self.connections[routing_id] = connection
+        self._unattached[routing_id] = connection
+        if len(self._unattached) > MAX_UNATTACHED:
+            self.forget(next(iter(self._unattached.values())))
+        self._send(routing_id, greeting)
+
+    # --- sending ---
+
+    def flush(self) -> None:
+        """Send all that was said in this turn, and the acknowledgements that are due at once."""
+        dirty, self.dirty = self.dirty, []
+        for connection in dirty:
+            connection.is_dirty = False
+            connection.close_batch()
+            session = connection.session
+            if session.must_ack and not connection.is_gone:
+                self._send(connection.routing_id, session.seal(()))
+
+    def acknowledge(self, before: float) -> None:
+        """Send the bare acknowledgements owed since `before` or longer: nothing came along to carry them."""
+        owed = self._owed
+        for routing_id in [key for key, since in owed.items() if since <= before]:
+            del owed[routing_id]
+            connection = self.connections.get(routing_id)
+            if connection is not None and connection.session.owes_ack:
+                self._send(routing_id, connection.session.seal(()))
+
+    @property
+    def owes_acks(self) -> bool:
+        """True while a bare acknowledgement may be due."""
+        return bool(self._owed)
+
+    def transmit(
+        self, connection: Connection, messages: Sequence[Any], payload: Sequence[Any], digests: Sequence[bytes]
+    ) -> None:
+        """Seal and send one batch."""
+        sealed = connection.session.seal(messages, payload, list(digests) if digests else None)
+        if connection.keeps_unacked:
+            connection.remember(messages, payload, digests)
+        self._send(connection.routing_id, sealed)
+
+    def _send(self, routing_id: bytes, parts: list[Any]) -> None:
+        try:
+            self.socket.send_multipart([routing_id, *parts], zmq.NOBLOCK, copy=len(parts) <= 2)
+        except zmq.Again:
+            # SNDHWM is 0: only a peer that ZeroMQ is just losing can be here. Its session breaks, it will come back.
+            self._lost(routing_id, "ZeroMQ takes nothing more for it")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._lost(routing_id, "it closed the connection")
+
+    # --- connections that end ---
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection; what its peer still says on it is answered by a Reset."""
+        connection.is_gone = True
+        self.connections.pop(connection.routing_id, None)
+        self._unattached.pop(connection.routing_id, None)
+        self._owed.pop(connection.routing_id, None)
+
+    def expire(self, now: float) -> None:
+        """Forget who said Hello and then nothing."""
+        for connection in list(self._unattached.values()):
+            if now - connection.since < UNATTACHED_SECONDS:
+                return
+            self.counters["late"] += 1
+            self.forget(connection)
+
+    def _lost(self, routing_id: bytes, reason: str) -> None:
+        connection = self.connections.get(routing_id)
+        if connection is not None:
+            self.forget(connection)
+            if connection.owner is not None:
+                self._owner.disconnected(connection, reason, self._now)
+
+    def _reset(self, connection: Connection, mac: bytes, reason: str, now: float) -> None:
+        self._send(connection.routing_id, handshake.reset(self._key, mac))
+        self.forget(connection)
+        if connection.owner is not None:
+            self._owner.disconnected(connection, reason, now)
+
+    def _mark_dirty(self, connection: Connection) -> None:
+        if not connection.is_dirty:
+            connection.is_dirty = True
+            self.dirty.append(connection)
+
+
+def _looks_like_session(header: bytes) -> bool:
+    # MessagePack: an array of five (0x95) whose first element, seq, is not 0. Only decides whether a Reset is worth sending.
+    return len(header) > 5 and header[0] == 0x95 and header[1] != 0

@@ -1,0 +1,364 @@
+"""Who is there: attaches clients, engines and agents, takes them back after a reconnect, and tells who wants to know.
+
+A peer is who its uuid and token prove (PROTOCOL.md section 3). Invariants: a wire id names one incarnation of one engine for ever;
+an engine leaves only when its agent says that it is dead, it says goodbye, or its place is taken by proof; losing
+a connection alone makes it suspect, nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clusterd.controller.peers import Agent, Client, Engine
+from clusterd.core.wire import handshake
+from clusterd.core.wire.messages import (
+    AgentNotice,
+    AttachAgent,
+    AttachClient,
+    Attached,
+    AttachEngine,
+    EngineGone,
+    EngineInfo,
+    EnginesChanged,
+    EngineState,
+)
+from clusterd.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from clusterd.controller.endpoint import Connection
+
+log = logging.getLogger(__name__)
+UUID_SIZE = 16
+
+
+class Work(Protocol):
+    """What the hub tells the keeper of the tasks (`tasks.Tasks`)."""
+
+    def client_attached(self, client: Client, now: float) -> None:
+        """A client, new or back, has a data connection."""
+
+    def client_disconnected(self, client: Client, now: float) -> None:
+        """It lost its data connection."""
+
+    def client_gone(self, client: Client, reason: str, now: float) -> None:
+        """It will not come back: its tasks are of no use to anybody."""
+
+    def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
+        """An engine has a connection; `message.held` is what it holds."""
+
+    def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
+        """An engine of an earlier controller lives, and `state` is what it does; it has no connection yet."""
+
+    def engine_suspect(self, engine: Engine, now: float) -> None:
+        """Its connection is gone."""
+
+    def engine_lost(self, engine: Engine, cause: str, output_tail: str, now: float) -> None:
+        """It is dead."""
+
+    def is_busy(self, engine: Engine) -> bool:
+        """It holds work."""
+
+
+class Hub:
+    """All peers of the controller.
+
+    Args:
+        work: told about clients and engines that come and go.
+        token_secret: of this controller's files.
+        next_id: returns a wire id that was never used with these files.
+    """
+
+    def __init__(self, work: Work, token_secret: bytes, next_id: Callable[[], int]) -> None:
+        self._work = work
+        self._secret = token_secret
+        self._next_id = next_id
+        self._next_handle = 0
+        # All and only clients that may still get results, by uuid and by handle.
+        self.clients: dict[bytes, Client] = {}
+        self.clients_by_handle: dict[int, Client] = {}
+        # All and only engines that are not known to be dead, by uuid and by wire id.
+        self.engines: dict[bytes, Engine] = {}
+        self.engines_by_id: dict[int, Engine] = {}
+        # Agents by launch id, also those whose connection is lost; one goes when another takes over its engines or says goodbye.
+        self.agents: dict[str, Agent] = {}
+        # Changes not yet announced.
+        self._added: dict[int, Engine] = {}
+        self._removed: list[EngineGone] = []
+
+    # --- attach ---
+
+    def attach(self, connection: Connection, message: Any, now: float) -> None:
+        """Bind a connection to who its first message proves.
+
+        Raises:
+            WireError: it is no Attach. handshake.Refused: wrong token.
+        """
+        match message:
+            case AttachClient():
+                self._attach_client(connection, message, now)
+            case AttachEngine():
+                self._attach_engine(connection, message, now)
+            case AttachAgent():
+                self._attach_agent(connection, message, now)
+            case _:
+                raise WireError(f"{type(message).__name__} before Attach")
+
+    def _attach_client(self, connection: Connection, message: AttachClient, now: float) -> None:
+        client = self.clients.get(message.uuid)
+        # One token for both channels of a client, whatever its role.
+        self._check("client", message.uuid, message.token, has_spoken=client is not None and client.has_spoken)
+        is_known = client is not None
+        if client is None:
+            self._next_handle += 1
+            client = Client(self._next_handle, message.uuid, now)
+            self.clients[message.uuid] = self.clients_by_handle[client.handle] = client
+        client.label, client.user, client.host, client.pid = message.label, message.user, message.host, message.pid
+        client.is_operator = connection.role == "operator"
+        client.last_heard = now
+        connection.owner = client
+        attached = Attached(handshake.token_of(self._secret, "client", message.uuid), client.handle, is_known)
+        if connection.endpoint.name == "client-data":
+            _replace(client.data)
+            waiting: Any = client.data.take_unsent() if client.data is not None else client.undelivered
+            client.undelivered, client.undelivered_bytes = [], 0
+            client.data = connection
+            connection.keeps_unacked = True
+            connection.say(attached, 32)
+            connection.close_batch()
+            connection.inherit(waiting)
+            self._work.client_attached(client, now)
+        else:
+            _replace(client.control)
+            client.control = connection
+            connection.say(attached, 32)
+        log.info("attached: %s on %s", client.name, connection.endpoint.name)
+
+    def _attach_engine(self, connection: Connection, message: AttachEngine, now: float) -> None:
+        engine = self.engines.get(message.uuid)
+        self._check("engine", message.uuid, message.token, has_spoken=engine is not None and engine.has_spoken)
+        is_new = engine is None
+        if engine is None:
+            wanted = message.wanted_id
+            wire_id = wanted if wanted >= 0 and wanted not in self.engines_by_id else self._next_id()
+            engine = Engine(wire_id, message.uuid)
+            self.engines[message.uuid] = self.engines_by_id[wire_id] = engine
+        elif engine.connection is not None:
+            _replace(engine.connection)
+        engine.engine_set, engine.slot, engine.agent = message.engine_set, message.slot, message.agent
+        engine.host, engine.pid, engine.python = message.host, message.pid, message.python
+        engine.software, engine.started_at = message.software, message.started_at
+        engine.is_suspect = False
+        engine.functions.clear()
+        connection.owner = engine
+        engine.connection = connection
+        connection.say(Attached(handshake.token_of(self._secret, "engine", message.uuid), engine.id, not is_new), 32)
+        self._added[engine.id] = engine
+        self._work.engine_attached(engine, message, is_new=is_new, now=now)
+        log.info("registered: engine %d is %s (pid %d)", engine.id, engine.name, engine.pid)
+
+    def _attach_agent(self, connection: Connection, message: AttachAgent, now: float) -> None:
+        agent = self.agents.get(message.launch)
+        is_same = agent is not None and agent.uuid == message.uuid
+        self._check("agent", message.uuid, message.token, has_spoken=is_same and agent is not None and agent.has_spoken)
+        if agent is None or not is_same:
+            if agent is not None and agent.connection is not None:
+                _replace(agent.connection)
+            agent = self.agents[message.launch] = Agent(message.launch, message.uuid, now)
+        elif agent.connection is not None:
+            _replace(agent.connection)
+        agent.engine_set, agent.host, agent.pid = message.engine_set, message.host, message.pid
+        agent.generation, agent.last_heard, agent.lost_at = message.generation, now, None
+        connection.owner = agent
+        agent.connection = connection
+        connection.say(Attached(handshake.token_of(self._secret, "agent", message.uuid), -1, is_same), 32)
+        self._adopt_engines(agent, {state.uuid for state in message.engines}, now)
+        for state in message.engines:
+            self._expect_engine(agent, state, now)
+        self.notify_agent(agent, "attached")
+        log.info("attached: agent of %s on %s (pid %d)", agent.engine_set, agent.host, agent.pid)
+
+    def _adopt_engines(self, agent: Agent, present: set[bytes], now: float) -> None:
+        # What this agent holds is its own now; what its predecessor on this host held and it does not find is dead:
+        # an agent attaches only after it has looked at every identity file of its set.
+        for uuid in present:
+            engine = self.engines.get(uuid)
+            if engine is not None and engine.agent != agent.launch:
+                self._forget_predecessor(engine.agent)
+                engine.agent = agent.launch
+        for engine in list(self.engines.values()):
+            if (
+                engine.uuid in present
+                or not engine.agent
+                or engine.engine_set != agent.engine_set
+                or engine.host != agent.host
+            ):
+                continue
+            predecessor = self.agents.get(engine.agent)
+            if engine.agent == agent.launch or predecessor is None or predecessor.connection is None:
+                self.lose_engine(engine, "its process was gone when a new agent looked for it", "", now)
+
+    def _expect_engine(self, agent: Agent, state: EngineState, now: float) -> None:
+        # An engine with a wire id that this controller does not know was registered with its predecessor. It may be in the middle of
+        # a long task: it is taken as suspect, with what its page says it runs, until it has time to attach.
+        if state.uuid in self.engines or state.id < 0 or state.id in self.engines_by_id:
+            return
+        engine = Engine(state.id, state.uuid)
+        self.engines[state.uuid] = self.engines_by_id[state.id] = engine
+        engine.engine_set, engine.slot, engine.agent = agent.engine_set, state.slot, agent.launch
+        engine.host, engine.pid, engine.is_suspect = agent.host, state.pid, True
+        self._added[engine.id] = engine
+        self._work.engine_expected(engine, state, now)
+
+    def _forget_predecessor(self, launch: str) -> None:
+        predecessor = self.agents.get(launch)
+        if predecessor is not None and predecessor.connection is None:
+            del self.agents[launch]
+
+    def _check(self, role: str, uuid: bytes, token: bytes, *, has_spoken: bool) -> None:
+        if len(uuid) != UUID_SIZE:
+            raise WireError(f"a uuid of {len(uuid)} bytes")
+        is_proven = handshake.is_token(self._secret, role, uuid, token) if token else not has_spoken
+        if not is_proven:
+            raise handshake.Refused(
+                "token",
+                f"this {role} could not prove that it is {uuid.hex()}",
+                "Start it anew: a new incarnation needs no token.",
+            )
+
+    # --- connections that end ---
+
+    def disconnected(self, connection: Connection, reason: str, now: float) -> None:
+        """An attached connection is gone; its owner may come back."""
+        owner = connection.owner
+        match owner:
+            case Client():
+                if owner.data is connection:
+                    owner.undelivered_bytes = connection.backlog_bytes
+                    owner.undelivered = list(connection.take_unsent())
+                    owner.data = None
+                    self._work.client_disconnected(owner, now)
+                elif owner.control is connection:
+                    owner.control = None
+            case Engine():
+                if owner.connection is connection:
+                    owner.connection = None
+                    owner.is_suspect = True
+                    self._added[owner.id] = owner
+                    self._work.engine_suspect(owner, now)
+                    log.warning("engine %d (%s) lost its connection: %s", owner.id, owner.name, reason)
+            case Agent():
+                self.agent_disconnected(owner, connection, reason, now)
+
+    def agent_disconnected(self, agent: Agent, connection: Connection, reason: str, now: float) -> None:
+        """The agent's link is gone; its engines go on."""
+        if agent.connection is connection:
+            agent.connection = None
+            agent.lost_at = now
+            self.notify_agent(agent, "lost")
+            log.warning("lost the agent of %s on %s (%s); its engines go on", agent.engine_set, agent.host, reason)
+
+    def client_left(self, client: Client, reason: str, now: float) -> None:
+        """A client said goodbye, or its grace is over."""
+        if self.clients.pop(client.uuid, None) is None:
+            return
+        del self.clients_by_handle[client.handle]
+        for connection in (client.data, client.control):
+            if connection is not None:
+                connection.endpoint.forget(connection)
+        client.data = client.control = None
+        self._work.client_gone(client, reason, now)
+        log.info("left: %s (%s)", client.name, reason)
+
+    def agent_left(self, agent: Agent) -> None:
+        """An agent said goodbye: it has no engines any more."""
+        if self.agents.get(agent.launch) is agent:
+            del self.agents[agent.launch]
+        if agent.connection is not None:
+            agent.connection.endpoint.forget(agent.connection)
+            agent.connection = None
+        self.notify_agent(agent, "left")
+
+    def lose_engine(self, engine: Engine, cause: str, output_tail: str, now: float) -> None:
+        """The engine is dead, and this is how."""
+        if self.engines.pop(engine.uuid, None) is None:
+            return
+        del self.engines_by_id[engine.id]
+        if engine.connection is not None:
+            engine.connection.endpoint.forget(engine.connection)
+            engine.connection = None
+        self._added.pop(engine.id, None)
+        self._removed.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
+        self._work.engine_lost(engine, cause, output_tail, now)
+        log.info("gone: engine %d (%s): %s", engine.id, engine.name, cause)
+
+    # --- telling ---
+
+    def info(self, engine: Engine) -> EngineInfo:
+        """What clients see of an engine."""
+        if engine.is_suspect:
+            state = "suspect"
+        elif engine.is_draining:
+            state = "draining"
+        else:
+            state = "busy" if self._work.is_busy(engine) else "idle"
+        return EngineInfo(
+            engine.id,
+            engine.uuid,
+            engine.engine_set,
+            engine.slot,
+            engine.agent,
+            engine.host,
+            engine.pid,
+            engine.python,
+            state,
+            engine.started_at,
+        )
+
+    def mark_changed(self, engine: Engine) -> None:
+        """Announce the engine's state at the end of this turn."""
+        if engine.id in self.engines_by_id:
+            self._added[engine.id] = engine
+
+    def announce(self) -> None:
+        """Send the changes of this turn to who subscribed, in one notice."""
+        if not self._added and not self._removed:
+            return
+        notice = EnginesChanged([self.info(engine) for engine in self._added.values()], self._removed)
+        self._added, self._removed = {}, []
+        size = 200 * (len(notice.added) + len(notice.removed))
+        for client in self.clients.values():
+            if client.is_subscribed and client.control is not None:
+                client.control.say(notice, size)
+
+    def notify_agent(self, agent: Agent, event: str) -> None:
+        """Tell operators how an agent stands."""
+        notice = AgentNotice(
+            event,
+            agent.launch,
+            agent.engine_set,
+            agent.host,
+            agent.pid,
+            agent.generation,
+            agent.slots,
+            agent.warnings,
+            time.time(),
+        )
+        for control in self.operator_controls():
+            control.say(notice, 64 * (len(agent.slots) + 4))
+
+    def operator_controls(self) -> Iterable[Connection]:
+        """Control connections of the subscribed operators."""
+        return [
+            client.control
+            for client in self.clients.values()
+            if client.is_operator and client.is_subscribed and client.control is not None
+        ]
+
+
+def _replace(connection: Connection | None) -> None:
+    if connection is not None:
+        connection.endpoint.forget(connection)

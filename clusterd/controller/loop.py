@@ -1,0 +1,155 @@
+"""The controller's only thread: polls four sockets, hands out what they bring, sends what was decided, sleeps until the next deadline.
+
+Each turn reads a bounded burst from every readable socket (control first, so that a flood of data delays no request), lets the
+cores decide, and flushes once: what goes to one peer in one turn travels in one message. Nothing here blocks but the poll.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from clusterd.controller.peers import Agent, Client, Engine
+from clusterd.system import fault
+
+if TYPE_CHECKING:
+    from clusterd.controller.direct import Requests
+    from clusterd.controller.dispatch import Performer
+    from clusterd.controller.endpoint import Connection, Endpoint
+    from clusterd.controller.hub import Hub
+    from clusterd.controller.operations import Operations
+    from clusterd.controller.tasks import Tasks
+
+log = logging.getLogger(__name__)
+# Read in this order: a request, or news of an engine's death, is worth more than the next thousand tasks.
+ORDER = ("client-control", "engine-control", "engine-data", "client-data")
+# A bare acknowledgement waits this long for something that carries it.
+ACK_DELAY = 0.1
+# House-keeping that needs no precision: clients that are gone, connections that said Hello only.
+SWEEP_SECONDS = 1.0
+# A client that is silent for longer will not come back: what it has queued is ended. Living clients ping every second.
+CLIENT_GRACE = 300.0
+
+
+class Loop:
+    """The running controller."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        tasks: Tasks,
+        operations: Operations,
+        requests: Requests,
+        performer: Performer,
+        wakeup: int,
+    ) -> None:
+        # In the order in which they are read.
+        self._endpoints: list[Endpoint] = []
+        self._hub = hub
+        self._tasks = tasks
+        self._operations = operations
+        self._requests = requests
+        self._performer = performer
+        self._wakeup = wakeup
+        self._next_sweep = 0.0
+        # Why the loop is to end; None while it runs.
+        self.ends_because: str | None = None
+
+    def run(self, endpoints: dict[str, Endpoint]) -> str:
+        """Turn until somebody asks for the end; returns why."""
+        self._endpoints = [endpoints[name] for name in ORDER]
+        poller = zmq.Poller()
+        for endpoint in self._endpoints:
+            poller.register(endpoint.socket, zmq.POLLIN)
+        poller.register(self._wakeup, zmq.POLLIN)
+        by_socket = {endpoint.socket: endpoint for endpoint in self._endpoints}
+        while self.ends_because is None:
+            ready = dict(poller.poll(self._timeout()))
+            now = self._operations.now = time.monotonic()
+            for socket, endpoint in by_socket.items():
+                if socket in ready:
+                    endpoint.receive(now)
+            if self._wakeup in ready:
+                self._drain_wakeup()
+            self._turn(now)
+        self._flush()
+        return self.ends_because
+
+    def _turn(self, now: float) -> None:
+        self._tasks.tick(now)
+        self._operations.tick(now)
+        self._performer.unblock(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_SECONDS
+            self._sweep(now)
+        self._hub.announce()
+        fault.point("controller.turn.before_flush")
+        self._flush()
+        fault.point("controller.turn.after_flush")
+        for endpoint in self._endpoints:
+            if endpoint.owes_acks:
+                endpoint.acknowledge(now - ACK_DELAY)
+
+    def _flush(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.flush()
+
+    def _timeout(self) -> int:
+        now = time.monotonic()
+        deadline = self._next_sweep
+        for due in (self._tasks.next_deadline(), self._operations.next_deadline()):
+            if due is not None:
+                deadline = min(deadline, due)
+        for endpoint in self._endpoints:
+            if endpoint.owes_acks:
+                deadline = min(deadline, now + ACK_DELAY)
+        # Rounded up: a poll that returns a millisecond early would only turn once more for nothing.
+        return max(0, int((deadline - now) * 1000) + 1) if deadline > now else 0
+
+    def _sweep(self, now: float) -> None:
+        for endpoint in self._endpoints:
+            endpoint.expire(now)
+        for client in list(self._hub.clients.values()):
+            if now - client.last_heard > CLIENT_GRACE:
+                self._hub.client_left(client, f"nothing was heard of it for {CLIENT_GRACE:.0f} s", now)
+
+    def _drain_wakeup(self) -> None:
+        os.read(self._wakeup, 4096)
+
+    # --- endpoint.Owner ---
+
+    def attach(self, connection: Connection, message: Any, now: float) -> None:
+        """See `endpoint.Owner`."""
+        self._hub.attach(connection, message, now)
+        if isinstance(connection.owner, Agent):
+            self._tasks.agent_attached(now)
+
+    def receive(
+        self, connection: Connection, messages: list[Any], payload: list[Any], digests: list[bytes] | None, now: float
+    ) -> None:
+        """See `endpoint.Owner`."""
+        owner = connection.owner
+        if isinstance(owner, Engine):
+            reason = self._tasks.receive_engine(owner, messages, payload, digests, now)
+            if reason is not None:
+                self._hub.lose_engine(owner, reason or "it left", "", now)
+        elif isinstance(owner, Agent):
+            reason = self._operations.receive_agent(owner, messages, now)
+            if reason is not None:
+                self._hub.agent_left(owner)
+        elif isinstance(owner, Client):
+            if connection is owner.data:
+                is_leaving = self._tasks.receive_client(owner, messages, payload, digests, now)
+            else:
+                is_leaving = self._requests.receive(owner, messages, now) is not None
+            if is_leaving:
+                self._hub.client_left(owner, "it said goodbye", now)
+
+    def disconnected(self, connection: Connection, reason: str, now: float) -> None:
+        """See `endpoint.Owner`."""
+        self._hub.disconnected(connection, reason, now)

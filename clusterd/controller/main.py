@@ -1,0 +1,313 @@
+"""`clusterd controller`: reads what it is told, binds, writes the connection files, turns the loop, and cleans up.
+
+Exit codes: 0 asked to end; 1 cannot start (the reason is on stderr); 2 usage. The connection files exist exactly
+while the controller listens, unless they are to be reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+
+from clusterd.controller import credentials, sockets
+from clusterd.controller.direct import Requests
+from clusterd.controller.dispatch import Performer
+from clusterd.controller.endpoint import Endpoint
+from clusterd.controller.hub import Hub
+from clusterd.controller.loop import Loop
+from clusterd.controller.operations import Operations
+from clusterd.controller.tasks import RECOVERY_SECONDS, Tasks
+from clusterd.core.model import launch
+from clusterd.core.scheduler import Scheduler
+from clusterd.core.wire.messages import Limits
+from clusterd.errors import ClusterdError, LaunchError
+from clusterd.system import fault, files, paths, process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+# Wire ids are reserved in blocks, so that the file is not written for each engine, and none is ever given twice.
+ID_BLOCK = 1024
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a controller until it is told to end."""
+    try:
+        spec, log_format = parse(argv)
+    except ClusterdError as error:
+        sys.stderr.write(f"clusterd controller: {error}\n")
+        return 1
+    configure_log(log_format)
+    try:
+        Controller(spec).run()
+    except ClusterdError as error:
+        log.error("cannot run: %s", error)  # noqa: TRY400 - a message for people, not a traceback
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
+    """(what the controller is told, format of its log).
+
+    Raises:
+        LaunchError: the spec file cannot be used, or an option has a bad value. SystemExit(2): usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="clusterd controller", description="The controller of one cluster, in the foreground."
+    )
+    parser.add_argument("--spec", metavar="FILE", help="everything below in one file, as the daemon writes it")
+    parser.add_argument("--profile-dir", metavar="DIR", help="state directory: connection files go to DIR/security")
+    parser.add_argument("--runtime-dir", metavar="DIR", help="where its Unix sockets go (default: one of its own)")
+    parser.add_argument("--cluster", default="default", metavar="NAME", help="name of the cluster")
+    parser.add_argument("--launch", default="", metavar="ID", help="id of this launch (default: a random one)")
+    parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; off loopback everything is encrypted")
+    parser.add_argument("--location", help="address or name that others reach this host by (default: its name)")
+    parser.add_argument(
+        "--transport", default="auto", choices=("auto", "ipc", "tcp"), help="auto: ipc on loopback, else tcp"
+    )
+    parser.add_argument("--ports", help="TCP ports that may be used, such as 50000-50100")
+    parser.add_argument("--reuse", action="store_true", help="keep keys and ports in connection files that stay valid")
+    parser.add_argument("--database", default="memory", choices=("memory", "none"), help="record of finished tasks")
+    parser.add_argument("--log-format", default="text", choices=("text", "json"))
+    options = parser.parse_args(list(argv))
+    if options.spec:
+        path = Path(options.spec)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise LaunchError(f"cannot read {path}: {error.strerror}") from error
+        return launch.decode(data, launch.ControllerSpec, str(path)), options.log_format
+    if not options.profile_dir:
+        parser.error("--profile-dir (or --spec) is needed")
+    profile_dir = Path(options.profile_dir).absolute()
+    # Two controllers by hand must not share Unix sockets: the directory is named by what makes them different.
+    name = "by-hand-" + hashlib.sha256(os.fsencode(profile_dir)).hexdigest()[:12]
+    return (
+        launch.ControllerSpec(
+            launch=options.launch or f"{secrets.token_hex(4)}-0",
+            cluster=options.cluster,
+            profile_dir=str(profile_dir),
+            runtime_dir=options.runtime_dir or str(paths.runtime_dir(name)),
+            log_dir=str(profile_dir / "log"),
+            ip=options.ip,
+            location=options.location,
+            transport=options.transport,
+            reuse=options.reuse,
+            ports=options.ports,
+            database=options.database,
+        ),
+        options.log_format,
+    )
+
+
+class Controller:
+    """One controller from start to end.
+
+    Args:
+        spec: what it is told.
+
+    Raises:
+        ClusterdError: it cannot start; nothing is left behind.
+    """
+
+    def __init__(self, spec: launch.ControllerSpec) -> None:
+        self._spec = spec
+        self._incarnation = secrets.token_bytes(16)
+        self._security = Path(spec.profile_dir) / "security"
+        self._runtime = files.private_directory(Path(spec.runtime_dir))
+        files.private_directory(self._security)
+        kept = credentials.load_secrets(self._security) if spec.reuse else None
+        self._has_predecessor = kept is not None
+        self._secrets = kept or credentials.new_secrets()
+        self._limits = Limits(
+            max_message=spec.max_message,
+            max_tasks=spec.client_credit.tasks,
+            max_task_bytes=spec.client_credit.memory,
+        )
+
+    def run(self) -> None:
+        """Bind, announce, serve, clean up."""
+        _set_title(f"clusterd controller {self._spec.cluster}")
+        _raise_descriptor_limit()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # The default of 1,023 sockets is per context; four are needed. MAX_SOCKETS stays, descriptors are what connections use.
+        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        identity = self._write_identity()
+        bound = self._bind(context)
+        connection_files = credentials.ConnectionFiles(
+            self._security,
+            bound.addresses,
+            self._secrets,
+            cluster=self._spec.cluster,
+            controller=self._incarnation,
+            curve=bound.has_curve,
+            location=self._spec.location or os.uname().nodename,
+        )
+        try:
+            loop, endpoints = self._assemble(bound, wakeup)
+            _install_signals(loop, wakeup_write)
+            if self._spec.reuse:
+                self._keep_secrets()
+            fault.point("controller.bound")
+            connection_files.write()
+            log.info("listening on %s", ", ".join(bound.addresses.values()))
+            fault.point("controller.announced")
+            reason = loop.run(endpoints)
+            log.info("ends: %s", reason)
+        finally:
+            signal.set_wakeup_fd(-1)
+            if not self._spec.reuse:
+                connection_files.remove()
+            bound.close()
+            context.term()
+            os.close(wakeup)
+            os.close(wakeup_write)
+            with contextlib.suppress(FileNotFoundError):
+                identity.unlink()
+
+    def _assemble(self, bound: sockets.BoundSockets, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
+        spec = self._spec
+        scheduler = Scheduler()
+        performer = Performer()
+        recovers_until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
+        tasks = Tasks(scheduler, performer, self._limits, recovers_until)
+        hub = Hub(tasks, self._secrets.token_secret_bytes, self._next_id)
+        operations = Operations(hub, tasks)
+        performer.hub, performer.tasks, performer.operations = hub, tasks, operations
+        endpoints: dict[str, Endpoint] = {}
+        about: dict[str, Any] = {
+            "cluster": spec.cluster,
+            "launch": spec.launch,
+            "controller": self._incarnation.hex(),
+            "addresses": bound.addresses,
+            "database": spec.database,
+        }
+
+        def shut_down(reason: str) -> None:
+            loop.ends_because = reason
+
+        requests = Requests(hub, tasks, operations, performer, endpoints=endpoints, shut_down=shut_down, about=about)
+        loop = Loop(hub=hub, tasks=tasks, operations=operations, requests=requests, performer=performer, wakeup=wakeup)
+        for name, socket in bound.sockets.items():
+            key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
+            endpoints[name] = Endpoint(
+                socket,
+                name,
+                static_key=bytes.fromhex(key),
+                controller=self._incarnation,
+                cluster=spec.cluster,
+                limits=self._limits,
+                has_digests=not (bound.is_ipc or bound.has_curve),
+                owner=loop,
+            )
+        return loop, endpoints
+
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> sockets.BoundSockets:
+        spec = self._spec
+        try:
+            ports = sockets.parse_ports(spec.ports or "")
+        except ValueError as error:
+            raise LaunchError(f"ports: {error}") from error
+        if spec.transport == "ipc" or (spec.transport == "auto" and sockets.is_loopback(spec.ip)):
+            return sockets.bind_ipc(context, self._runtime, self._limits)
+        location = spec.location or os.uname().nodename
+        return sockets.bind_tcp(context, spec.ip, location, ports, self._secrets, self._limits)
+
+    def _next_id(self) -> int:
+        wire_id = self._secrets.next_engine_id
+        self._secrets.next_engine_id += 1
+        if self._spec.reuse and self._secrets.next_engine_id % ID_BLOCK == 1:
+            self._keep_secrets()
+        return wire_id
+
+    def _keep_secrets(self) -> None:
+        # What is on disk is the end of the reserved block, never below an id that was given.
+        reserved = (self._secrets.next_engine_id // ID_BLOCK + 1) * ID_BLOCK
+        credentials.save_secrets(self._security, msgspec.structs.replace(self._secrets, next_engine_id=reserved))
+
+    def _write_identity(self) -> Path:
+        units = files.private_directory(self._runtime / "units")
+        path = units / f"controller-{self._spec.launch}.json"
+        identity = process.current()._asdict()
+        content = {"kind": "controller", "launch": self._spec.launch, "cluster": self._spec.cluster, **identity}
+        if not files.claim(path, json.dumps(content)):
+            raise LaunchError(f"launch {self._spec.launch} was called off, or runs already: {path} exists")
+        return path
+
+
+def configure_log(log_format: str) -> None:
+    """One line an event on stderr, which is the log file when a daemon started us."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(os.environ.get("CLUSTERD_LOG_LEVEL", "INFO").upper())
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123 INFO hub: registered: ...`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback, if any, follows."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
+        line = f"{stamp}.{int(record.msecs):03d} {record.levelname} {record.name.rpartition('.')[2]}: {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object: time, level, logger, message, and traceback where there is one."""
+        content = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content)
+
+
+def _install_signals(loop: Loop, wakeup_write: int) -> None:
+    def end(number: int, _frame: object) -> None:
+        loop.ends_because = f"signal {signal.Signals(number).name}"
+
+    # The poll sleeps in C: the descriptor wakes it, the handler then runs in the main thread.
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _raise_descriptor_limit() -> None:
+    # Two or more descriptors per engine: the usual soft limit of 1,024 ends at some 500 engines (a common report in the field).
+    import resource  # noqa: PLC0415 - not on Windows, where no controller runs
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    elif hard < 4096:
+        log.warning("at most %d descriptors: enough for some %d engines; raise LimitNOFILE", hard, hard // 3)
+
+
+def _set_title(title: str) -> None:
+    import setproctitle  # noqa: PLC0415 - after argument errors
+
+    setproctitle.setproctitle(title)

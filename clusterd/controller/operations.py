@@ -1,0 +1,217 @@
+"""Commands that agents carry out: signals, wanted slots, recalls; their answers, and what agents report by themselves.
+
+A command is forwarded under a number of our own and answered to its requester when the agent has answered, or after a time limit that says
+which agent was silent. Invariant: each request of a client is answered exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from clusterd.core.scheduler import events
+from clusterd.core.wire.messages import (
+    AgentReport,
+    CommandDone,
+    EngineCommand,
+    EngineExited,
+    EngineSignal,
+    EngineStarted,
+    ErrorReply,
+    Goodbye,
+    Inventory,
+    Ping,
+    Pong,
+    Recall,
+    Recalled,
+    Reply,
+    ResumeSlots,
+    SetDesired,
+)
+
+if TYPE_CHECKING:
+    from clusterd.controller.hub import Hub
+    from clusterd.controller.peers import Agent, Client, Engine
+    from clusterd.controller.tasks import Tasks
+
+log = logging.getLogger(__name__)
+# An agent answers within a turn of its loop; one on a swapping node may take seconds. After that the requester is told.
+COMMAND_SECONDS = 10.0
+COMMANDS = frozenset({"interrupt", "stop", "kill", "restart"})
+
+
+class Pending:
+    """A client's request that waits for agents."""
+
+    __slots__ = ("client", "deadline", "done", "failed", "request", "waiting")
+
+    def __init__(self, client: Client | None, request: int, deadline: float) -> None:
+        # None for commands of the controller itself.
+        self.client = client
+        self.request = request
+        self.deadline = deadline
+        # Our number -> engine id (or -1) of all and only commands without an answer.
+        self.waiting: dict[int, int] = {}
+        self.done: list[int] = []
+        self.failed: dict[int, str] = {}
+
+
+class Operations:
+    """What goes to and comes from agents."""
+
+    def __init__(self, hub: Hub, tasks: Tasks) -> None:
+        self._hub = hub
+        self._tasks = tasks
+        self._next_number = 0
+        # By our number: requests that wait.
+        self._pending: dict[int, Pending] = {}
+        # By uuid of an engine that has not attached: how its start failed, for who looks at the log.
+        self.failed_starts = 0
+        self.now = 0.0
+
+    # --- for clients and operators ---
+
+    def engine_command(self, client: Client, message: EngineCommand) -> None:
+        """Forward `interrupt`, `stop`, `kill` or `restart` to the agents of the engines named."""
+        if message.command not in COMMANDS:
+            self._error(client, message.request, "malformed", f"no engine command {message.command!r}")
+            return
+        pending = Pending(client, message.request, self.now + COMMAND_SECONDS)
+        for wire_id in message.engines:
+            engine = self._hub.engines_by_id.get(wire_id)
+            if engine is None:
+                known = ", ".join(map(str, sorted(self._hub.engines_by_id))) or "none"
+                pending.failed[wire_id] = f"there is no engine {wire_id}; registered: {known}"
+                continue
+            problem = self._send_signal(engine, message.command, pending)
+            if problem:
+                pending.failed[wire_id] = problem
+        self._settle(pending)
+
+    def signal(self, wire_id: int, command: str) -> None:
+        """A command of the controller's own (task timeouts)."""
+        engine = self._hub.engines_by_id.get(wire_id)
+        if engine is None:
+            return
+        problem = self._send_signal(engine, command, Pending(None, 0, self.now + COMMAND_SECONDS))
+        if problem:
+            log.warning("cannot %s engine %d: %s", command, wire_id, problem)
+
+    def recall(self, wire_id: int, first: int, last: int) -> None:
+        """Ask the agent to revoke dispatches of an engine."""
+        engine = self._hub.engines_by_id.get(wire_id)
+        agent = self._hub.agents.get(engine.agent) if engine is not None else None
+        if engine is not None and agent is not None and agent.connection is not None:
+            agent.connection.say(Recall(engine.uuid, first, last), 32)
+
+    def set_desired(self, client: Client, message: SetDesired) -> None:
+        """Forward the wanted slots of a launch."""
+        self._forward(client, message.request, message.launch, message)
+
+    def resume_slots(self, client: Client, message: ResumeSlots) -> None:
+        """Forward the end of a crash loop."""
+        self._forward(client, message.request, message.launch, message)
+
+    def _forward(self, client: Client, request: int, launch: str, message: SetDesired | ResumeSlots) -> None:
+        agent = self._hub.agents.get(launch)
+        if agent is None or agent.connection is None:
+            state = "is not attached" if agent is None else "has lost its connection"
+            self._error(client, request, "unknown_agent", f"the agent of launch {launch} {state}")
+            return
+        pending = Pending(client, request, self.now + COMMAND_SECONDS)
+        number = self._number(pending, -1)
+        message.request = number
+        agent.connection.say(message, 64)
+
+    def _send_signal(self, engine: Engine, command: str, pending: Pending) -> str:
+        agent = self._hub.agents.get(engine.agent)
+        if agent is None or agent.connection is None:
+            return f"the agent of {engine.name} on {engine.host} is not connected"
+        number = self._number(pending, engine.id)
+        agent.connection.say(EngineSignal(number, engine.uuid, command), 48)
+        return ""
+
+    def _number(self, pending: Pending, engine: int) -> int:
+        self._next_number += 1
+        pending.waiting[self._next_number] = engine
+        self._pending[self._next_number] = pending
+        return self._next_number
+
+    # --- from agents ---
+
+    def receive_agent(self, agent: Agent, messages: list[Any], now: float) -> str | None:  # noqa: C901 - one case per message
+        """Handle messages of an agent; the reason when it said goodbye."""
+        agent.last_heard = now
+        agent.has_spoken = True
+        for message in messages:
+            match message:
+                case Ping():
+                    if agent.connection is not None:
+                        agent.connection.say(Pong(), 8)
+                case EngineStarted():
+                    log.debug("agent of %s started slot %d (pid %d)", agent.engine_set, message.slot, message.pid)
+                case EngineExited():
+                    self._engine_exited(agent, message, now)
+                case AgentReport():
+                    agent.generation, agent.slots, agent.warnings = message.generation, message.slots, message.warnings
+                    self._hub.notify_agent(agent, "report")
+                case Recalled():
+                    engine = self._hub.engines.get(message.uuid)
+                    if engine is not None:
+                        recalled = events.EngineRecalled(engine.id, message.first, message.last, message.running)
+                        self._tasks.handle(recalled, now)
+                case CommandDone():
+                    self._done(message)
+                case Inventory():
+                    log.debug("inventory of %s: %d engines", agent.engine_set, len(message.engines))
+                case Goodbye():
+                    return message.reason
+        return None
+
+    def _engine_exited(self, agent: Agent, message: EngineExited, now: float) -> None:
+        engine = self._hub.engines.get(message.uuid)
+        if engine is not None:
+            self._hub.lose_engine(engine, message.cause, message.output_tail, now)
+        elif not message.is_wanted:
+            self.failed_starts += 1
+            log.warning("%s/%d ended before it registered: %s", agent.engine_set, message.slot, message.cause)
+
+    def _done(self, message: CommandDone) -> None:
+        pending = self._pending.pop(message.request, None)
+        if pending is None:
+            return
+        engine = pending.waiting.pop(message.request)
+        if message.error:
+            pending.failed[engine] = message.error
+        else:
+            pending.done.append(engine)
+        self._settle(pending)
+
+    # --- time ---
+
+    def next_deadline(self) -> float | None:
+        """When the first pending request gives up."""
+        return min((pending.deadline for pending in self._pending.values()), default=None)
+
+    def tick(self, now: float) -> None:
+        """Answer requests whose agents were silent."""
+        for number, pending in list(self._pending.items()):
+            if now >= pending.deadline and number in self._pending:
+                for late in list(pending.waiting):
+                    engine = pending.waiting.pop(late)
+                    self._pending.pop(late, None)
+                    pending.failed[engine] = f"its agent did not answer within {COMMAND_SECONDS:.0f} s"
+                self._settle(pending)
+
+    def _settle(self, pending: Pending) -> None:
+        if pending.waiting or pending.client is None or pending.client.control is None:
+            return
+        if -1 in pending.failed:
+            self._error(pending.client, pending.request, "refused", pending.failed[-1])
+            return
+        value = {"done": [engine for engine in pending.done if engine >= 0], "failed": pending.failed}
+        pending.client.control.say(Reply(pending.request, value), 64 + 64 * len(pending.failed))
+
+    def _error(self, client: Client, request: int, code: str, text: str, hint: str = "") -> None:
+        if client.control is not None:
+            client.control.say(ErrorReply(request, code, text, hint), 64 + len(text))

@@ -1,0 +1,145 @@
+"""Who is attached: clients, engines, agents. Plain records; `hub` changes them, everybody reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clusterd.controller.endpoint import Connection
+    from clusterd.core.wire.messages import SlotReport
+
+
+class Client:
+    """A client or operator, by uuid; it has up to two connections."""
+
+    __slots__ = (
+        "control",
+        "data",
+        "handle",
+        "has_spoken",
+        "host",
+        "is_blocked",
+        "is_operator",
+        "is_subscribed",
+        "label",
+        "last_heard",
+        "pid",
+        "since",
+        "undelivered",
+        "undelivered_bytes",
+        "user",
+        "uuid",
+    )
+
+    def __init__(self, handle: int, uuid: bytes, now: float) -> None:
+        # Small number of this client, for the scheduler; never reused.
+        self.handle = handle
+        self.uuid = uuid
+        self.data: Connection | None = None
+        self.control: Connection | None = None
+        # True once anything came under a session: from then on its uuid needs the token.
+        self.has_spoken = False
+        # Gets EnginesChanged; operators get AgentNotice and Drained too.
+        self.is_subscribed = False
+        self.is_operator = False
+        self.label = ""
+        self.user = ""
+        self.host = ""
+        self.pid = 0
+        # Monotonic times of the first Attach and of the last byte.
+        self.since = now
+        self.last_heard = now
+        # What its last data connection could not deliver (see Connection.take_unsent); empty while it has one.
+        self.undelivered: list[Any] = []
+        self.undelivered_bytes = 0
+        # True while the scheduler is told that it reads its results too slowly.
+        self.is_blocked = False
+
+    @property
+    def name(self) -> str:
+        """For logs and `status`."""
+        return f"client {self.label or self.uuid.hex()[:8]} ({self.user}@{self.host}, pid {self.pid})"
+
+
+class Engine:
+    """A registered engine, by wire id."""
+
+    __slots__ = (
+        "agent",
+        "completed",
+        "connection",
+        "engine_set",
+        "functions",
+        "has_spoken",
+        "host",
+        "id",
+        "is_draining",
+        "is_suspect",
+        "pid",
+        "python",
+        "slot",
+        "software",
+        "started_at",
+        "uuid",
+    )
+
+    def __init__(self, wire_id: int, uuid: bytes) -> None:
+        self.id = wire_id
+        self.uuid = uuid
+        self.connection: Connection | None = None
+        self.has_spoken = False
+        self.engine_set = ""
+        self.slot = 0
+        # Launch id of the agent that answers for it; empty for an engine without one.
+        self.agent = ""
+        self.host = ""
+        self.pid = 0
+        self.python = ""
+        self.software = ""
+        # Wall time.
+        self.started_at = 0.0
+        # Digests sent on the present connection.
+        self.functions: set[bytes] = set()
+        self.completed = 0
+        self.is_draining = False
+        # Its connection is gone, but nobody says that it is dead.
+        self.is_suspect = False
+
+    @property
+    def name(self) -> str:
+        """The operator's name of the place: `engines/3`."""
+        return f"{self.engine_set}/{self.slot}"
+
+
+class Agent:
+    """An attached agent, by launch id."""
+
+    __slots__ = (
+        "connection",
+        "engine_set",
+        "generation",
+        "has_spoken",
+        "host",
+        "last_heard",
+        "launch",
+        "lost_at",
+        "pid",
+        "slots",
+        "uuid",
+        "warnings",
+    )
+
+    def __init__(self, launch: str, uuid: bytes, now: float) -> None:
+        self.launch = launch
+        self.uuid = uuid
+        self.connection: Connection | None = None
+        self.has_spoken = False
+        self.engine_set = ""
+        self.host = ""
+        self.pid = 0
+        self.generation = 0
+        self.slots: list[SlotReport] = []
+        self.warnings: list[str] = []
+        self.last_heard = now
+        # Monotonic time at which its connection was lost; None while it has one.
+        self.lost_at: float | None = None
