@@ -3,7 +3,8 @@
 Each setting stands here once, with type, explanation, default, bounds and what a change of it costs. The reader
 (clusterd.profile), the JSON schema, `profile create`, error messages and `reload` all read this one table through
 `msgspec.inspect`; none of them repeats a word of it. Values are as written: `~` and relative paths are expanded by
-the reader, placeholders in `env` by the agent. Seconds are floats, sizes are bytes.
+the reader, placeholders in `env` by the agent. Seconds are floats, sizes are bytes. The reader refuses unknown keys;
+the structs themselves do not, since parts of them travel to processes of older and newer releases (AgentSpec).
 """
 
 from __future__ import annotations
@@ -79,18 +80,27 @@ def _setting(
 
 SIZE_PATTERN = r"^[0-9]{1,15} ?(B|KiB|MiB|GiB|TiB)$"
 
+
+def _form(pattern: str, words: str, *, max_length: int | None = None) -> Meta:
+    """Bound a text by a pattern, and say in words what it asks for: nobody should have to read the pattern."""
+    return Meta(pattern=pattern, max_length=max_length, extra={"form": words})
+
+
 # The types of values. Bounds sit on the innermost type: msgspec refuses them on a union.
 _Seconds = Annotated[float, Meta(ge=0, le=_WEEK)]
 _Positive = Annotated[float, Meta(gt=0, le=_WEEK)]
 _Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 _Line = Annotated[str, Meta(min_length=1, max_length=65_536)]
-_Module = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=256)]
-_Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+_Module = Annotated[str, _form(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", "the name of a Python module", max_length=256)]
+_Variable = Annotated[str, _form(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable", max_length=256)]
 _Environment = dict[_Variable, Annotated[str, Meta(max_length=65_536)]]
+_SET_NAME = _form(
+    r"^[A-Za-z][A-Za-z0-9_-]{0,31}$", "the name of an engine set (a letter, then up to 31 letters, digits, - or _)"
+)
 _Bytes = Annotated[int, Meta(ge=_MIB, le=1024 * _GIB)]
 
 
-class CrashLoop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CrashLoop(Struct, frozen=True, kw_only=True):
     """When to stop restarting what keeps dying."""
 
     failures: Annotated[
@@ -102,7 +112,7 @@ class CrashLoop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 60.0
 
 
-class RestartPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RestartPolicy(Struct, frozen=True, kw_only=True):
     """What happens when a process ends that was not asked to. The first restart is immediate."""
 
     policy: Annotated[
@@ -116,7 +126,7 @@ class RestartPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     crash_loop: Annotated[CrashLoop, _setting("When to give up.", "live")] = CrashLoop()
 
 
-class Records(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Records(Struct, frozen=True, kw_only=True):
     """How much the controller remembers of finished tasks, with `database: memory`. The oldest go first."""
 
     tasks: Annotated[
@@ -125,7 +135,7 @@ class Records(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory: Annotated[_Bytes, _setting("Memory for their results.", "controller", unit="bytes")] = 128 * _MIB
 
 
-class ClientCredit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClientCredit(Struct, frozen=True, kw_only=True):
     """What one client may have under way, so that none can fill the controller's memory; ours waits at the limit."""
 
     tasks: Annotated[
@@ -147,16 +157,16 @@ class ClientCredit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 64 * _MIB
 
 
-class ControllerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControllerSection(Struct, frozen=True, kw_only=True):
     """The controller: takes work from clients and hands it to engines."""
 
     launcher: Annotated[Launcher, _setting("How the controller is started.", "controller")] = "local"
     ip: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:*_-]{1,253}$")],
+        Annotated[str, _form(r"^[A-Za-z0-9.:*_-]{1,253}$", "an IP address or host name")],
         _setting("Address or host name its TCP sockets listen on.", "controller", example="127.0.0.1"),
     ] = "127.0.0.1"
     location: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] | None,
+        Annotated[str, _form(r"^[A-Za-z0-9.:_-]{1,253}$", "an IP address or host name")] | None,
         _setting("Address under which others reach it; null: the host's own name.", "controller", example="10.0.0.1"),
     ] = None
     transport: Annotated[
@@ -168,7 +178,7 @@ class ControllerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _setting("Keep key and ports over a restart, so that copied connection files stay valid.", "controller"),
     ] = True
     ports: Annotated[
-        Annotated[str, Meta(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$")] | None,
+        Annotated[str, _form(r"^[0-9]{1,5}-[0-9]{1,5}$", "a range of ports such as 50000-50100")] | None,
         _setting(
             "Range of TCP ports to choose from (firewalls); null: any free ones.", "controller", example="50000-50100"
         ),
@@ -203,7 +213,7 @@ class ControllerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     stop_timeout: Annotated[_Seconds, _setting("Seconds it has to end by itself before it is killed.", "live")] = 10.0
 
 
-class Startup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Startup(Struct, frozen=True, kw_only=True):
     """What each engine runs first; again after a restart and after `clear`."""
 
     script: Annotated[
@@ -215,7 +225,7 @@ class Startup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
-class EngineSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EngineSet(Struct, frozen=True, kw_only=True):
     """A named group of engines with one launcher and a wanted number."""
 
     launcher: Annotated[Launcher, _setting("How its engines are started.", "set")] = "local"
@@ -282,7 +292,7 @@ class EngineSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 3600.0
 
 
-class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Profile(Struct, frozen=True, kw_only=True):
     """A clusterd profile: one controller and its engine sets."""
 
     version: Annotated[Literal[1], _setting("Version of this format.", "daemon", example=1)]
@@ -291,13 +301,13 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _setting("One line for `clusterctl profile list`.", "live", example="Engines on this machine"),
     ] = ""
     run_as: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,30}\$?$")] | None,
+        Annotated[str, _form(r"^[a-z_][a-z0-9_-]{0,30}\$?$", "a user name")] | None,
         _setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
     ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("How much is logged.", "live")] = "info"
     controller: Annotated[ControllerSection, _setting("The controller.", "controller")] = ControllerSection()
     engine_sets: Annotated[
-        Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")], EngineSet], Meta(min_length=1)],
+        Annotated[dict[Annotated[str, _SET_NAME], EngineSet], Meta(min_length=1)],
         _setting("Engine sets by name; the one that commands mean by default is called `engines`.", "live"),
     ]
 

@@ -1,0 +1,68 @@
+"""DECIDES what depends on more than one setting, or on the inside of a text; `values` has looked at each one alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from clusterd.core.model import placeholder
+from clusterd.core.model.profile import RESERVED_SET_NAMES, EngineSet, Profile, RestartPolicy, port_range
+from clusterd.profile.mistakes import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Breach", "breaches"]
+
+# Two connections, data and control, for clients and for engines each.
+_PORTS_NEEDED = 4
+
+_Path = tuple[str | int, ...]
+
+
+class Breach(NamedTuple):
+    """A rule that a profile breaks."""
+
+    path: _Path
+    """The setting that is to be changed."""
+    message: str
+    hint: str = ""
+    others: tuple[_Path, ...] = ()
+    """Settings it depends on: when one of them is wrong itself, this is not worth saying."""
+
+
+def breaches(profile: Profile) -> Iterator[Breach]:
+    """Yield every rule that `profile` breaks."""
+    controller = profile.controller
+    ports = port_range(controller.ports)
+    if ports is not None:
+        first, last = ports
+        path: _Path = ("controller", "ports")
+        if not 1 <= first <= last <= 65535:
+            yield Breach(
+                path, f"{controller.ports} is not a range of ports", "ports are 1 to 65535, the lower one first"
+            )
+        elif last - first + 1 < _PORTS_NEEDED:
+            yield Breach(path, f"{controller.ports} has too few ports", f"a controller needs {_PORTS_NEEDED}")
+    yield from _backoff(("controller", "restart"), controller.restart)
+    for name, engine_set in profile.engine_sets.items():
+        yield from _engine_set(("engine_sets", name), name, engine_set)
+
+
+def _engine_set(path: _Path, name: str, engine_set: EngineSet) -> Iterator[Breach]:
+    if name in RESERVED_SET_NAMES:
+        yield Breach(path, f"an engine set cannot be called {name}", "`clusterctl logs` means the process by it")
+    if engine_set.n > engine_set.max:
+        message = f"{engine_set.n} engines are more than max, {engine_set.max}"
+        yield Breach((*path, "n"), message, "lower n or raise max", others=((*path, "max"),))
+    yield from _backoff((*path, "restart"), engine_set.restart)
+    for variable, value in engine_set.env.items():
+        for what, part in placeholder.mistakes(value):
+            known = " ".join(f"{{{word}}}" for word in placeholder.PLACEHOLDERS)
+            hint = f"known: {known}; a brace is written twice: {{{{ or }}}}"
+            yield Breach((*path, "env", variable), f"{what} {shown(part)}", hint)
+
+
+def _backoff(path: _Path, restart: RestartPolicy) -> Iterator[Breach]:
+    if restart.initial_backoff > restart.max_backoff:
+        message = f"{restart.initial_backoff:g} is more than max_backoff, {restart.max_backoff:g}"
+        yield Breach((*path, "initial_backoff"), message, others=((*path, "max_backoff"),))
