@@ -1,0 +1,174 @@
+"""What tasks print: kept per task up to a bound, and written to the engine's log at once, line by line.
+
+`sys.stdout` and `sys.stderr` are the same two objects for the life of the engine, so that handlers of `logging` and
+redirections that a user's module keeps stay valid. Their `fileno()` is the log file: what C code and child processes print
+lands there too. Nothing here ever fails a task: a full disk loses lines of the log, not the user's computation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LIMIT_BYTES = 1024 * 1024
+"""How much of each stream a task's result carries: the last of it."""
+# An unfinished line waits for its end in memory, up to this size; a progress bar may never end its line.
+_LINE_BYTES = 8192
+
+
+class _Binary(io.RawIOBase):
+    """`sys.stdout.buffer`."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._stream.write_bytes(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class Stream(io.TextIOBase):
+    """One of the two streams.
+
+    Args:
+        descriptor: of the log file, 1 or 2.
+        limit: bytes that are kept for a task's result.
+    """
+
+    def __init__(self, descriptor: int, limit: int = LIMIT_BYTES) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._limit = limit
+        # True when anything was written since the last `take`: all that a silent task pays for.
+        self.is_dirty = False
+        # What the running task wrote, in order; at most twice the limit, so that trimming costs O(1) a byte.
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._dropped = 0
+        # What is not in the log yet: never a whole line.
+        self._line: list[bytes] = []
+        self._line_bytes = 0
+        self.buffer = _Binary(self)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the log."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """How what cannot be encoded is written."""
+        return "backslashreplace"
+
+    def fileno(self) -> int:
+        """The log file."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def isatty(self) -> bool:
+        """No: no colours, no cursor movement."""
+        return False
+
+    def write(self, text: str) -> int:
+        """Keep and log `text`."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.write_bytes(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Keep and log bytes."""
+        size = len(data)
+        if not size:
+            return
+        self.is_dirty = True
+        self._kept.append(data)
+        self._kept_bytes += size
+        if self._kept_bytes > 2 * self._limit:
+            self._trim()
+        self._line.append(data)
+        self._line_bytes += size
+        if b"\n" in data or self._line_bytes > _LINE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring what was written into the log."""
+        if self._line:
+            data = b"".join(self._line)
+            self._line.clear()
+            self._line_bytes = 0
+            with contextlib.suppress(OSError):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+
+    def take(self) -> str:
+        """What was written since the last call, at most `limit` bytes of it, the last ones."""
+        if not self.is_dirty:
+            return ""
+        self.is_dirty = False
+        self.flush()
+        if self._kept_bytes > self._limit:
+            self._trim()
+        text = b"".join(self._kept).decode("utf-8", "replace")
+        if self._dropped:
+            text = f"... {self._dropped} bytes dropped\n{text}"
+        self._kept.clear()
+        self._kept_bytes = self._dropped = 0
+        return text
+
+    def _trim(self) -> None:
+        data = b"".join(self._kept)
+        surplus = len(data) - self._limit
+        self._kept[:] = [data[surplus:]]
+        self._kept_bytes = self._limit
+        self._dropped += surplus
+
+
+class Output:
+    """Both streams."""
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.stdout = Stream(1, limit)
+        self.stderr = Stream(2, limit)
+
+    def install(self) -> None:
+        """Become `sys.stdout` and `sys.stderr`; what the old ones still hold is written first."""
+        for stream in (sys.stdout, sys.stderr):
+            # A zygote's standard streams may be closed or None.
+            with contextlib.suppress(Exception):
+                stream.flush()
+        sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc,assignment]
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc,assignment]
+
+    def take(self) -> tuple[str, str]:
+        """(stdout, stderr) since the last call."""
+        return (
+            self.stdout.take() if self.stdout.is_dirty else "",
+            self.stderr.take() if self.stderr.is_dirty else "",
+        )
