@@ -1,0 +1,99 @@
+"""The figures that were asked for, as a table; each names the measurement it is compared with.
+
+A limit is a number, or a factor of a peer's figure from the same run: the machine's speed then cancels out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+POOL = "peers.process_pool"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One asked-for figure.
+
+    Attributes:
+        text: what is measured, for a reader.
+        figure: where it stands in the results: `peers.NAME.FIGURE` or `scenarios.NAME.FIGURE`.
+        better: which side of the limit is good.
+        limit: the number, or the factor where `of` names another figure.
+        of: the figure that the factor applies to, or an empty string.
+        unit: of figure and limit.
+        also: figures added to `figure`, for sums.
+    """
+
+    text: str
+    figure: str
+    better: Literal["lower", "higher"]
+    limit: float
+    unit: str
+    of: str = ""
+    also: tuple[str, ...] = ()
+
+
+def _ours(figure: str) -> str:
+    return f"peers.ours.{figure}"
+
+
+TARGETS: dict[str, Target] = {
+    "start": Target("`clusterctl start -n 4`, from nothing", "scenarios.start.start_4_s", "lower", 1.0, "s"),
+    "scale": Target("`scale engines 128`, from 4", "scenarios.start.scale_128_s", "lower", 1.5, "s"),
+    "status": Target("`clusterctl status`", "scenarios.start.status_ms", "lower", 120, "ms"),
+    "engine-idle": Target("an engine, idle (PSS)", "scenarios.memory.engine_idle_mb", "lower", 4, "MB"),
+    "engine-cells": Target("an engine after 50 cells (PSS)", "scenarios.memory.engine_50_cells_mb", "lower", 8, "MB"),
+    "controller": Target("the controller (RSS)", "scenarios.memory.controller_mb", "lower", 60, "MB"),
+    "one-by-one": Target(
+        "no-op tasks one by one: 1.2 times ProcessPoolExecutor",
+        _ours("one_by_one_per_s"),
+        "higher",
+        1.2,
+        "/s",
+        f"{POOL}.one_by_one_per_s",
+    ),
+    "map-10": Target(
+        "map in chunks of 10: as many as ProcessPoolExecutor",
+        _ours("map_10_per_s"),
+        "higher",
+        1.0,
+        "/s",
+        f"{POOL}.map_10_per_s",
+    ),
+    "map-100": Target(
+        "map in chunks of 100: as many as ProcessPoolExecutor",
+        _ours("map_100_per_s"),
+        "higher",
+        1.0,
+        "/s",
+        f"{POOL}.map_100_per_s",
+    ),
+    "map-default": Target("map with automatic chunks", _ours("map_default_per_s"), "higher", 200_000, "/s"),
+    "round-trip": Target(
+        "lone round trip, median: twice ProcessPoolExecutor's",
+        _ours("round_trip_p50_ms"),
+        "lower",
+        2.0,
+        "ms",
+        f"{POOL}.round_trip_p50_ms",
+    ),
+    "cpu-controller": Target("controller CPU a task, in numbers", _ours("cpu_us_controller"), "lower", 50, "us"),
+    "cpu-task": Target(
+        "client + controller + engine CPU a task",
+        _ours("cpu_us_client"),
+        "lower",
+        130,
+        "us",
+        also=(_ours("cpu_us_controller"), _ours("cpu_us_engine")),
+    ),
+    "flood-tasks": Target("flood: tasks of 10 kB done", "scenarios.flood.flood_done", "higher", 1_000_000, "tasks"),
+    "flood-memory": Target("flood: controller's peak", "scenarios.flood.controller_peak_mb", "lower", 512, "MB"),
+    "flood-p95": Target("flood: a third client's p95", "scenarios.flood.third_p95_ms", "lower", 20, "ms"),
+    "long-task": Target(
+        "a 10 s task delays a short one by", "scenarios.neighbours.short_task_delay_ms", "lower", 100, "ms"
+    ),
+    "push": Target(
+        "a 200 MB push delays a control request by", "scenarios.neighbours.control_delay_ms", "lower", 50, "ms"
+    ),
+}
