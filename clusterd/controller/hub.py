@@ -29,7 +29,7 @@ from clusterd.errors import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from clusterd.controller.endpoint import Connection
+    from clusterd.controller.connection import Connection
 
 log = logging.getLogger(__name__)
 UUID_SIZE = 16

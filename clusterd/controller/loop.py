@@ -17,9 +17,10 @@ from clusterd.controller.peers import Agent, Client, Engine
 from clusterd.system import fault
 
 if TYPE_CHECKING:
+    from clusterd.controller.connection import Connection
     from clusterd.controller.direct import Requests
     from clusterd.controller.dispatch import Performer
-    from clusterd.controller.endpoint import Connection, Endpoint
+    from clusterd.controller.endpoint import Endpoint
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.tasks import Tasks

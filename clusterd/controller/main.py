@@ -34,7 +34,7 @@ from clusterd.core.model import launch
 from clusterd.core.scheduler import Scheduler
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
-from clusterd.system import fault, files, paths, process
+from clusterd.system import fault, files, log_lines, paths, process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     except ClusterdError as error:
         sys.stderr.write(f"clusterd controller: {error}\n")
         return 1
-    configure_log(log_format)
+    log_lines.configure(log_format)
     try:
         Controller(spec).run()
     except ClusterdError as error:
@@ -247,41 +247,6 @@ class Controller:
         if not files.claim(path, json.dumps(content)):
             raise LaunchError(f"launch {self._spec.launch} was called off, or runs already: {path} exists")
         return path
-
-
-def configure_log(log_format: str) -> None:
-    """One line an event on stderr, which is the log file when a daemon started us."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(os.environ.get("CLUSTERD_LOG_LEVEL", "INFO").upper())
-
-
-class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123 INFO hub: registered: ...`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback, if any, follows."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        line = f"{stamp}.{int(record.msecs):03d} {record.levelname} {record.name.rpartition('.')[2]}: {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The object: time, level, logger, message, and traceback where there is one."""
-        content = {
-            "time": record.created,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            content["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(content)
 
 
 def _install_signals(loop: Loop, wakeup_write: int) -> None:

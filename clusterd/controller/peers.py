@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clusterd.controller.endpoint import Connection
+    from clusterd.controller.connection import Connection
     from clusterd.core.wire.messages import SlotReport
 
 
