@@ -37,7 +37,8 @@ def violations(module: Module) -> list[str]:
 
 @pytest.mark.parametrize("name", EVERY_MODULE)
 def test_a_module_imports_what_the_table_allows(name):
-    assert violations(modules()[name]) == []
+    found = violations(modules()[name])
+    assert not found, "\n".join(found)
 
 
 def test_the_table_finds_a_forbidden_import_at_any_depth():
