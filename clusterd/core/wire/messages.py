@@ -20,12 +20,13 @@ EXECUTE: Final = 2
 PUSH: Final = 3
 PULL: Final = 4
 CLEAR: Final = 5
-"""Kinds of task. The body is the pickle of, in turn: (args, kwargs); a list of argument tuples; source text; a dict of
-names to values; a list of names; None."""
+"""Kinds of task. The body is the pickle of, in turn: (args, kwargs); a tuple of columns, one for each parameter (sequences
+of one length: faster to pickle than a tuple for each item); source text; a dict of names to values; a list of names; None."""
 
 STATUS_OK: Final = 0
 STATUS_ERROR: Final = 1
-"""Status of a Result: the body is the pickled value, or the pickled `core.wire.payload.RemoteFailure`."""
+"""Status of a Result: the body is the pickled value (EXECUTE: text/plain of the last expression, or None), or a packed
+`core.wire.payload.RemoteFailure`, which is MessagePack around a pickle."""
 
 
 class Message(Struct, array_like=True, gc=False):
