@@ -47,11 +47,11 @@ RULES: dict[str, Rule] = {
     # The thin client is what clusterctl and the library load: no aiohttp, and nothing that starts slowly.
     "clusterd.control.client": rule(own=f"{CORE} {SYSTEM}", third="msgspec", never="asyncio"),
     "clusterd.daemon": rule(
-        own=f"{CORE} {SYSTEM} clusterd.profile clusterd.storage clusterd.launchers clusterd.control",
-        third="msgspec zmq",
+        own=f"{CORE} {SYSTEM} clusterd.profile clusterd.storage clusterd.launchers clusterd.control clusterd.link",
+        third="msgspec zmq setproctitle",
     ),
     "clusterd.controller": rule(
-        own=f"{CORE} {SYSTEM} clusterd.storage.taskstore", third="msgspec zmq", never="asyncio"
+        own=f"{CORE} {SYSTEM} clusterd.storage.taskstore", third="msgspec zmq setproctitle", never="asyncio"
     ),
     "clusterd.agent": rule(own=f"{CORE} {SYSTEM} clusterd.link", third="msgspec zmq psutil setproctitle"),
     # Between fork and exec nothing may hold a lock: no thread, no loop, no context. It warms clusterd.engine by name, which
