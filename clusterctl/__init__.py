@@ -1,1 +1,1 @@
-"""clusterctl: the thin client of clusterd's control socket. Must start in a blink: heavy imports stand in functions."""
+"""clusterctl: the command that operates clusters, through the daemon's control socket. It decides nothing and starts in a blink."""

@@ -49,14 +49,19 @@ class Empty(_Request):
 
 
 class StatusQuery(_Request):
-    """GET cluster. `wait=converged` answers when the wish has come true, or `timeout` seconds have passed."""
+    """GET cluster, at once or as a long poll of at most `timeout` seconds.
+
+    `wait=converged` answers when the wish has come true, or cannot; `wait=change` when anything happened after event
+    number `since` (the `seq` of the status that the caller has).
+    """
 
     wait: str | None = None
+    since: Annotated[int, Meta(ge=0)] = 0
     timeout: _Seconds = 60.0
 
     def __post_init__(self) -> None:
-        if self.wait not in (None, "converged"):
-            raise ValueError("the only thing to wait for is `converged`")
+        if self.wait not in (None, "converged", "change"):
+            raise ValueError("`wait` is `converged` or `change`")
 
 
 class Start(_Request):
@@ -66,10 +71,13 @@ class Start(_Request):
 
 
 class Stop(_Request):
-    """POST stop: end engines and controller. `timeout`: seconds before what is left is killed. `daemon`: end the daemon too."""
+    """POST stop: end engines and controller. `timeout`: seconds before what is left is killed.
+
+    `daemon`: end the daemon too; null means: if `clusterctl start` began it.
+    """
 
     timeout: _Seconds | None = None
-    daemon: bool = False
+    daemon: bool | None = None
 
 
 class Restart(_Request):

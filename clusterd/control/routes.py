@@ -68,18 +68,15 @@ class Routes:
         return _json({"clusters": self._service.clusters()})
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/clusters/NAME, with ?wait=converged&timeout=S as a long poll."""
+        """GET /v1/clusters/NAME, with ?wait= as a long poll."""
         self._check(request)
-        query = decode_query(requests.StatusQuery, request.query)
-        if query.wait:
-            await self._service.wait_converged(query.timeout)
-        return _json(self._service.status())
+        return _json(await self._service.status(decode_query(requests.StatusQuery, request.query)))
 
     async def engines(self, request: web.Request) -> web.StreamResponse:
         """GET engines."""
         self._check(request)
         decode_query(requests.Empty, request.query)
-        return _json({"engines": self._service.engines()})
+        return _json({"engines": await self._service.engines()})
 
     async def connection(self, request: web.Request) -> web.StreamResponse:
         """GET connection."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from clusterd.control.authorize import Caller
-    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, Stop, Targets
+    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, StatusQuery, Stop, Targets
 
 __all__ = ["Service"]
 
@@ -29,13 +29,10 @@ class Service(Protocol):
     def clusters(self) -> list[dict[str, Any]]:
         """Name and state of each cluster."""
 
-    def status(self) -> dict[str, Any]:
-        """All about the cluster: desired, observed, and why they differ."""
+    async def status(self, request: StatusQuery) -> dict[str, Any]:
+        """All about the cluster: desired, observed, and why they differ; after a wait when one is asked for."""
 
-    async def wait_converged(self, timeout: float) -> None:  # noqa: ASYNC109 - part of the API, not of the task's scope
-        """Return when desired and observed agree, or cannot, or after `timeout` seconds."""
-
-    def engines(self) -> list[dict[str, Any]]:
+    async def engines(self) -> list[dict[str, Any]]:
         """Each slot and what is in it."""
 
     def connection(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The caller's half of the control API: small enough that a command which asks one question starts in a blink.
 
-Standard library only, without asyncio, http.client or ssl. `http` speaks, `instances` finds out to whom.
+Standard library only, without asyncio, http.client or ssl. `http` speaks, `instances` finds out to whom, `spawn` starts a daemon
+where there is none.
 """
 
 from __future__ import annotations

@@ -26,15 +26,14 @@ class FakeService:
     def clusters(self):
         return [{"name": self.name, "state": "running"}]
 
-    def status(self):
+    async def status(self, request):
+        if request.wait:
+            self.calls.append(("wait", request, None))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.converges.wait(), request.timeout)
         return {"cluster": self.name, "is_converged": self.converges.is_set()}
 
-    async def wait_converged(self, timeout):  # noqa: ASYNC109
-        self.calls.append(("wait", timeout, None))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.converges.wait(), timeout)
-
-    def engines(self):
+    async def engines(self):
         return [{"engine": "engines/0"}]
 
     def connection(self):

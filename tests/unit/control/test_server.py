@@ -133,7 +133,7 @@ def test_waiting_ends_when_it_converges(served):
     call(service.converges.set)
     thread.join()
     assert answers[0]["is_converged"] is True
-    assert service.calls == [("wait", 9.0, None)]
+    assert service.calls == [("wait", requests.StatusQuery("converged", timeout=9.0), None)]
 
 
 def test_a_stream_comes_line_by_line(served):

@@ -1,0 +1,26 @@
+"""`clusterctl status`: what is wished, what is there, how old that knowledge is, and why the two differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from clusterctl.options import as_json, request_timeout
+from clusterctl.output.answer import print_answer
+from clusterctl.output.text import status_lines
+
+if TYPE_CHECKING:
+    from clusterctl.target import Target
+
+__all__ = ["status"]
+
+
+@click.command()
+@request_timeout
+@as_json
+@click.pass_obj
+def status(target: Target, *, timeout: float, is_json: bool) -> None:
+    """Show the state of the cluster."""
+    answer = target.client(timeout=timeout).get(target.path)
+    print_answer(answer, [] if is_json else status_lines(answer), is_json=is_json)

@@ -1,0 +1,134 @@
+"""Answers of the daemon as plain text. Reads the shapes of the API and nothing else; a field that is missing is left out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["age", "columns", "engine_table", "event_line", "moment", "set_line", "status_lines", "summary", "why_not"]
+
+
+def age(seconds: float) -> str:
+    """Return `0.3 s`, `12 s`, `5 min`, `3 h`, `2 days`."""
+    if seconds < 0.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    for limit, divisor, unit in ((100, 1, "s"), (6000, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def moment(wall: float) -> str:
+    """Return local time, to the second; the date only when it is not today's."""
+    then = time.localtime(wall)
+    is_today = time.strftime("%Y-%m-%d", then) == time.strftime("%Y-%m-%d")
+    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", then)
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows as aligned lines; the last column is as long as it is."""
+    table = [list(row) for row in rows]
+    if not table:
+        return []
+    widths = [max(len(row[index]) for row in table) for index in range(len(table[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in table
+    ]
+
+
+def summary(status: dict[str, Any]) -> str:
+    """Return the state of a cluster in one line: what `watch` prints off a terminal."""
+    sets = ", ".join(f"{name} {entry['observed']}/{entry['desired']}" for name, entry in status["engine_sets"].items())
+    return f"{status['cluster']}: {status['state']}; controller {status['controller']['state']}; {sets or 'no engine sets'}"
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """Return what `clusterctl status` prints."""
+    daemon, controller = status["daemon"], status["controller"]
+    head = f"{status['cluster']}: {status['state']}"
+    if status["state"] not in {"running", "stopped"} or not status["is_converged"]:
+        head += f" (wished: {status['desired']})"
+    rows = [
+        ("daemon", "running", f"process {daemon['pid']}, up {age(daemon['uptime'])}, profile {daemon['profile_file']}"),
+        ("controller", controller["state"], _controller(controller)),
+        *(
+            (name, f"{entry['observed']} of {entry['desired']}", set_line(entry))
+            for name, entry in status["engine_sets"].items()
+        ),
+    ]
+    if tasks := status.get("tasks"):
+        counts = ", ".join(f"{count} {state}" for state, count in tasks.items())
+        rows.append(("tasks", counts, ""))
+    lines = [head, *(f"  {line}" for line in columns(rows))]
+    return lines + [f"  warning: {warning}" for warning in status.get("warnings", [])]
+
+
+def _controller(controller: dict[str, Any]) -> str:
+    parts = []
+    if controller.get("pid"):
+        parts.append(f"process {controller['pid']}, up {age(controller.get('uptime') or 0)}")
+    if controller.get("restarts"):
+        parts.append(f"restarted {_times(controller['restarts'])}")
+    if controller.get("reason"):
+        parts.append(controller["reason"])
+    return "; ".join(parts)
+
+
+def set_line(entry: dict[str, Any]) -> str:
+    """Return how an engine set stands, beside its numbers."""
+    parts = [entry["reason"]] if entry.get("reason") else []
+    if entry.get("age") is not None:
+        parts.append(f"seen {age(entry['age'])} ago")
+    elif entry["desired"]:
+        parts.append("not seen yet")
+    return "; ".join(parts)
+
+
+def why_not(status: dict[str, Any]) -> str:
+    """Return why the wish has not come true, a line for each part that differs."""
+    lines = []
+    controller = status["controller"]
+    if controller["state"] != controller["desired"]:
+        reason = f": {controller['reason']}" if controller.get("reason") else ""
+        lines.append(f"controller is {controller['state']}{reason}")
+    for name, entry in status["engine_sets"].items():
+        if entry["observed"] != entry["desired"]:
+            reason = f": {entry['reason']}" if entry.get("reason") else ""
+            lines.append(f"{name}: {entry['observed']} of {entry['desired']}{reason}")
+    return "\n  ".join(lines) or f"it is {status['state']}"
+
+
+def engine_table(engines: list[dict[str, Any]], now: float) -> list[str]:
+    """Return what `clusterctl engines` prints."""
+    rows = [("ENGINE", "ID", "STATE", "FOR", "PROCESS", "HOST", "")]
+    for engine in engines:
+        identifier = engine.get("id")
+        since = engine.get("since")
+        notes = [engine["reason"]] if engine.get("reason") else []
+        if engine.get("restarts"):
+            notes.append(f"restarted {_times(engine['restarts'])}")
+        rows.append(
+            (
+                engine["engine"],
+                "-" if identifier is None else str(identifier),
+                engine["state"],
+                age(now - since) if since else "-",
+                str(engine.get("pid") or "-"),
+                engine.get("host") or "-",
+                "; ".join(notes),
+            )
+        )
+    return columns(rows)
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """Return one event as a line."""
+    return f"{moment(event['time'])} {event['text']}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,69 @@
+"""Which daemon is meant: -p, else the only one that runs, else $CLUSTERD_PROFILE; never a guess between two."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from clusterd.control.client import ControlClient, Instance, running, socket_path
+from clusterd.errors import ControlError, DaemonNotRunning
+
+__all__ = ["DEFAULT_PROFILE", "Target"]
+
+DEFAULT_PROFILE = "default"
+VARIABLE = "CLUSTERD_PROFILE"
+
+
+class Target:
+    """The daemon that the command line means.
+
+    Args:
+        profile: what -p said, None without it.
+    """
+
+    def __init__(self, profile: str | None) -> None:
+        self._given = profile
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the profile.
+
+        Raises:
+            ControlError: code `usage`: several daemons run.
+            DaemonNotRunning: none runs, and nothing else says which is meant.
+        """
+        name = self.name_or_none
+        if name is None:
+            raise DaemonNotRunning("no daemon runs", hint="start one: clusterctl -p PROFILE start")
+        return name
+
+    @cached_property
+    def name_or_none(self) -> str | None:
+        """Name of the profile; None when none runs and nothing says which is meant."""
+        if self._given:
+            return self._given
+        instances = running()
+        if len(instances) == 1:
+            return instances[0].name
+        if named := os.environ.get(VARIABLE):
+            return named
+        if instances:
+            raise ControlError(
+                f"several daemons run: {_listed(instances)}",
+                code="usage",
+                hint=f"say which: clusterctl -p {instances[0].name} ...   (or set {VARIABLE})",
+            )
+        return None
+
+    @property
+    def path(self) -> str:
+        """Path of the cluster in the API."""
+        return f"/v1/clusters/{self.name}"
+
+    def client(self, *, timeout: float = 10.0) -> ControlClient:
+        """Return a client for the daemon; it connects with its first request."""
+        return ControlClient(socket_path(self.name), timeout=timeout)
+
+
+def _listed(instances: list[Instance]) -> str:
+    return ", ".join(f"{instance.name} (process {instance.pid})" for instance in instances)
