@@ -48,14 +48,14 @@ def test_relative_state_home_is_ignored(user, monkeypatch, tmp_path):
 def test_useless_runtime_dir_falls_back_to_tmp(user, monkeypatch, value):
     monkeypatch.setenv("XDG_RUNTIME_DIR", value)
     monkeypatch.setattr(paths, "check_private_directory", lambda path: None)
-    assert paths.runtime_dir("local") == Path(f"/tmp/clusterd-{os.geteuid()}/local")  # noqa: S108
+    assert paths.runtime_dir("local") == Path(f"/tmp/clusterd-{os.geteuid()}/local")
 
 
 def test_runtime_dir_of_another_user_falls_back_to_tmp(user, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     real = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: real + 1)
-    assert paths.runtime_dir("local") == Path(f"/tmp/clusterd-{real + 1}/local")  # noqa: S108
+    assert paths.runtime_dir("local") == Path(f"/tmp/clusterd-{real + 1}/local")
 
 
 def test_fallback_of_somebody_else_is_refused(user, monkeypatch, tmp_path):
@@ -84,7 +84,7 @@ def test_every_socket_path_fits_and_the_replacement_is_a_function_of_the_path(us
         assert directory == paths.runtime_dir("n" * length)
         seen.add(directory)
     assert len(seen) == 59
-    assert any(str(path).startswith("/tmp/clusterd-") for path in seen)  # noqa: S108
+    assert any(str(path).startswith("/tmp/clusterd-") for path in seen)
     assert any(str(path).startswith("/dddd") for path in seen)
 
 
