@@ -1,29 +1,29 @@
 """Every error that clusterd raises or sends; each has a stable code and, where one is known, a hint: what to do next.
 
-    ClusterdError
-    +-- ProfileError            a profile cannot be used (all mistakes at once, with line and column)
-    +-- ControlError            the daemon answered no
-    |   +-- DaemonNotRunning    nobody listens on the control socket
-    |   +-- PermissionDenied    the caller's uid may not command this daemon
-    |   +-- NotConverged        the wish was journaled, but did not come true in time
-    +-- ConnectionFileError     a connection file is missing, unreadable, open to others or not ours
-    +-- WireError               bytes that are not our protocol
-    |   +-- VersionMismatch     the other side speaks no version that we speak
-    |   +-- AuthenticationError a signature, nonce or resume token is wrong
-    |   +-- LimitExceeded       a message is larger than the peer allows
-    +-- ControllerLost          the controller vanished and did not come back in time
-    +-- LaunchError             a process could not be started
-    +-- StorageError            the journal or a task store cannot be read or written
-    |   +-- LockHeld            another process has it open; says which
-    |   +-- NotPrivate          a file or directory of ours belongs, or is open, to somebody else
-    +-- TaskError               a task has no result
-    |   +-- EngineLost          its engine died: names engine, cause and last output
-    |   +-- TaskAborted         it was aborted before it ran
-    |   +-- TaskTimeout         it did not finish within its timeout
-    |   +-- TaskUnschedulable   no engine can ever run it (target gone, none left)
-    |   +-- TaskNotSendable     function or arguments cannot be pickled, or the result cannot
-    |   +-- CompositeError      several engines failed in one call
-    +-- NoEngines               a view over no engines
+ClusterdError
++-- ProfileError            a profile cannot be used (all mistakes at once, with line and column)
++-- ControlError            the daemon answered no
+|   +-- DaemonNotRunning    nobody listens on the control socket
+|   +-- PermissionDenied    the caller's uid may not command this daemon
+|   +-- NotConverged        the wish was journaled, but did not come true in time
++-- ConnectionFileError     a connection file is missing, unreadable, open to others or not ours
++-- WireError               bytes that are not our protocol
+|   +-- VersionMismatch     the other side speaks no version that we speak
+|   +-- AuthenticationError a signature, nonce or resume token is wrong
+|   +-- LimitExceeded       a message is larger than the peer allows
++-- ControllerLost          the controller vanished and did not come back in time
++-- LaunchError             a process could not be started
++-- StorageError            the journal or a task store cannot be read or written
+|   +-- LockHeld            another process has it open; says which
+|   +-- NotPrivate          a file or directory of ours belongs, or is open, to somebody else
++-- TaskError               a task has no result
+|   +-- EngineLost          its engine died: names engine, cause and last output
+|   +-- TaskAborted         it was aborted before it ran
+|   +-- TaskTimeout         it did not finish within its timeout
+|   +-- TaskUnschedulable   no engine can ever run it (target gone, none left)
+|   +-- TaskNotSendable     function or arguments cannot be pickled, or the result cannot
+|   +-- CompositeError      several engines failed in one call
++-- NoEngines               a view over no engines
 """
 
 from __future__ import annotations
