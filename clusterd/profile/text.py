@@ -41,6 +41,8 @@ _SYNTAX_HINTS = {
     "mapping values are not allowed here": "check the indentation; a value that contains ': ' needs quotes",
     "could not find expected ':'": "check the indentation; each setting is written `name: value`",
     "found undefined alias": "an alias (*name) needs an anchor (&name) before it; a text that begins with * needs quotes",
+    "that cannot start any token": "a text that begins with this character needs quotes",
+    "expected <block end>": "check the indentation: what belongs together begins in the same column",
     "found unexpected end of stream": "a quote or bracket is not closed",
     "but found another document": "a profile is one document: remove what follows '---'",
 }
@@ -158,8 +160,11 @@ def _add_syntax_error(text: str, error: yaml.MarkedYAMLError, mistakes: Mistakes
         _add_tabs(text, place, mistakes)
         return
     hint = next((hint for words, hint in _SYNTAX_HINTS.items() if words in problem), "")
-    context = f" {error.context}" if error.context else ""
-    mistakes.add(place, (), f"not valid YAML{context}: {problem}", hint)
+    if "but found another document" in problem:
+        context, problem = None, "a second document begins here"
+    else:
+        context = error.context
+    mistakes.add(place, (), f"not valid YAML: {context + ': ' if context else ''}{problem}", hint)
 
 
 def _add_tabs(text: str, place: Place, mistakes: Mistakes) -> None:

@@ -17,14 +17,13 @@ from clusterd.errors import ProfileError
 __all__ = ["SHIPPED", "open_trusted"]
 
 
-def _shipped() -> Path:
+def _shipped(package: Path) -> Path:
     """Return where the profiles of the program lie: inside of an installed wheel, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
     installed = package / "shipped"
     return installed if installed.is_dir() else package.parent.parent / "etc" / "clusterd" / "profiles"
 
 
-SHIPPED = _shipped()
+SHIPPED = _shipped(Path(__file__).resolve().parent)
 
 
 def open_trusted(path: Path, *, is_privileged: bool) -> BinaryIO:

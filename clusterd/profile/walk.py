@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from clusterd.core.model.profile import DEFAULT_ENGINE_SET, Profile
 from clusterd.profile.mistakes import Mistakes, Place, dotted, nearest, shown
+from clusterd.profile.output import as_yaml
 from clusterd.profile.settings import Setting, Shape, all_settings, settings_of, shape_of, stand_in
 from clusterd.profile.text import is_refused, place_of
 from clusterd.profile.values import Wrong, read_scalar, read_text, what_is
@@ -160,5 +161,5 @@ class Walk:
     def _missing(self, setting: Setting, path: _Path, opened: Place) -> None:
         where = f"{dotted(path)}: " if path else ""
         example = setting.shape.extra["example"]
-        hint = f"add `{setting.name}: {example}`" if example is not None else f"add `{setting.name}:`"
+        hint = f"add `{setting.name}: {as_yaml(example)}`"
         self._mistakes.add(opened, (*path, setting.name), f"{where}{setting.name} is missing", hint)

@@ -308,7 +308,11 @@ class Profile(Struct, frozen=True, kw_only=True):
     controller: Annotated[ControllerSection, _setting("The controller.", "controller")] = ControllerSection()
     engine_sets: Annotated[
         Annotated[dict[Annotated[str, _SET_NAME], EngineSet], Meta(min_length=1)],
-        _setting("Engine sets by name; the one that commands mean by default is called `engines`.", "live"),
+        _setting(
+            "Engine sets by name; the one that commands mean by default is called `engines`.",
+            "live",
+            example={DEFAULT_ENGINE_SET: {"n": 4}},
+        ),
     ]
 
 
