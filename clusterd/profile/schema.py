@@ -25,8 +25,15 @@ def json_schema() -> dict[str, Any]:
     for section in schema["$defs"].values():
         section["additionalProperties"] = False
         for name, setting in section["properties"].items():
-            section["properties"][name] = _or_nothing(setting)
+            section["properties"][name] = _or_text(_or_nothing(setting))
     return schema
+
+
+def _or_text(setting: dict[str, Any]) -> dict[str, Any]:
+    """Let a size be a text (64 MiB): a number with a pattern. msgspec does not let the model say a type of its own."""
+    if setting.get("type") == "integer" and "pattern" in setting:
+        return {**setting, "type": ["integer", "string"]}
+    return setting
 
 
 def _or_nothing(setting: dict[str, Any]) -> dict[str, Any]:

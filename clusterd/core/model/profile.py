@@ -71,7 +71,7 @@ def _setting(
     """
     schema: dict[str, Any] = {}
     if unit == "bytes":
-        schema = {"type": ["integer", "string"], "pattern": SIZE_PATTERN}
+        schema = {"pattern": SIZE_PATTERN}
     if example is not None:
         schema["examples"] = [example]
     extra = {"applies": applies, "unit": unit, "later": later, "example": example}

@@ -1,0 +1,49 @@
+"""What `profile check` warns of, on a host that has none of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusterd.profile import doubts, expanded, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def warnings(setting: str, *, name: str = "lab", environ=None, home: Path) -> list[str]:
+    text = f"version: 1\nengine_sets: {{engines: {{n: 1, {setting}}}}}"
+    profile = expanded(parse(text.encode(), "p"), directory=home, home=home)
+    return list(doubts(profile, name, environ=environ if environ is not None else {"CLUSTERD_RUNTIME_DIR": "/r"}))
+
+
+def test_nothing_to_say(tmp_path):
+    assert warnings(f"python: {sys.executable}", home=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("python: /no/python", ["engine_sets.engines.python: /no/python is not a program on this host"]),
+        ("python: /no/python, setup: [module load python]", []),
+        ("python: python3", []),
+        ("work_dir: /no/dir", ["engine_sets.engines.work_dir: /no/dir is not a directory on this host"]),
+        ("startup: {script: /no.py}", ["engine_sets.engines.startup.script: /no.py is not a file on this host"]),
+    ],
+)
+def test_what_this_host_does_not_have(tmp_path, setting, expected):
+    assert warnings(setting, home=tmp_path) == expected
+
+
+@pytest.mark.parametrize(("length", "is_long"), [(107, False), (108, True)])
+def test_a_socket_path_that_is_too_long(tmp_path, length, is_long):
+    # The longest socket is ROOT/NAME/engine-control.
+    root = "/" + "r" * (length - len("//lab/engine-control"))
+    found = warnings("max: 2", environ={"CLUSTERD_RUNTIME_DIR": root}, home=tmp_path)
+    assert len(found) == is_long
+    for warning in found:
+        assert warning.startswith(f"sockets such as {root}/lab/engine-control are 1 bytes too long")
+        assert f"/tmp/clusterd-{os.geteuid()}/HASH" in warning
