@@ -1,7 +1,7 @@
 """`clusterctl profile`: list, show, check, create profiles, and print their schema.
 
 Works on files, without a daemon. The only module of clusterctl that may import clusterd.profile (and, inside of
-functions, with it PyYAML). Exit status: 0, or 1 for a profile that cannot be used (2, of click, for a wrong call).
+functions, with it PyYAML). Reports a wrong profile itself: its lines begin with FILE:LINE:COLUMN, for editors.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clusterctl import exit_codes
+from clusterctl.options import as_json
 from clusterd.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -50,15 +52,15 @@ def _problem(error: ProfileError) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _reported(*, is_json: bool) -> Iterator[None]:
-    """Turn an error of a profile into text, or JSON, and exit status 1."""
+    """Turn an error of a profile into text, or JSON, and its exit code."""
     try:
         yield
     except ProfileError as error:
         if is_json:
-            _print_json(ok=False, error=_problem(error))
+            _print_json(error=_problem(error))
         else:
             click.echo(str(error), err=True)
-        raise SystemExit(1) from None
+        raise click.exceptions.Exit(exit_codes.of(error.code)) from None
 
 
 def _default_name(context: click.Context) -> str:
@@ -67,16 +69,13 @@ def _default_name(context: click.Context) -> str:
     return chosen or os.environ.get("CLUSTERD_PROFILE") or "default"
 
 
-_json_option = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-
-
 @click.group()
 def profile() -> None:
     """List, show, check and create profiles."""
 
 
 @profile.command("list")
-@_json_option
+@as_json
 def list_(*, is_json: bool) -> None:
     """List the profiles that can be started, and the files they are in."""
     from clusterd.profile import listing  # noqa: PLC0415 - PyYAML
@@ -104,7 +103,7 @@ def list_(*, is_json: bool) -> None:
 
 @profile.command()
 @click.argument("name", required=False)
-@_json_option
+@as_json
 @click.pass_context
 def show(context: click.Context, name: str | None, *, is_json: bool) -> None:
     """Print every setting of a profile as it is in effect: defaults filled in, paths expanded."""
@@ -121,7 +120,7 @@ def show(context: click.Context, name: str | None, *, is_json: bool) -> None:
 
 @profile.command()
 @click.argument("file")
-@_json_option
+@as_json
 def check(file: str, *, is_json: bool) -> None:
     """Say everything that is wrong with FILE: a path, the name of a profile, or - for the standard input."""
     from clusterd.profile import doubts  # noqa: PLC0415 - PyYAML
@@ -131,7 +130,7 @@ def check(file: str, *, is_json: bool) -> None:
     name = Path(source).stem if file != "-" else "default"
     warnings = list(doubts(found, name))
     if is_json:
-        _print_json(ok=True, path=source, warnings=warnings)
+        _print_json(path=source, warnings=warnings)
         return
     for warning in warnings:
         click.echo(f"{source}: warning: {warning}", err=True)
@@ -166,7 +165,7 @@ def schema() -> None:
 @profile.command()
 @click.argument("name")
 @click.option("--from", "base", default="local", show_default=True, help="The profile whose values it begins with.")
-@_json_option
+@as_json
 def create(name: str, base: str, *, is_json: bool) -> None:
     """Write a new profile that shows every setting, with its explanation and default. Never replaces a file."""
     from clusterd.profile import create as create_profile  # noqa: PLC0415 - PyYAML
@@ -174,6 +173,6 @@ def create(name: str, base: str, *, is_json: bool) -> None:
     with _reported(is_json=is_json):
         path = create_profile(name, base, is_privileged=_is_privileged())
     if is_json:
-        _print_json(ok=True, path=str(path))
+        _print_json(path=str(path))
     else:
         click.echo(f"{path}\nedit it, then: clusterctl -p {name} start")

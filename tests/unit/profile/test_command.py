@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from clusterctl.commands.profile import profile
+from clusterctl.main import main
 from clusterd.profile import read
 from clusterd.profile.trust import SHIPPED
 
@@ -63,17 +64,17 @@ def test_show_without_a_name_shows_the_one_that_commands_mean(monkeypatch):
 
 def test_show_what_there_is_not():
     result = run("show", "nowhere")
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr.startswith("there is no profile nowhere\n")
     failed = json.loads(run("show", "nowhere", "--json").stdout)
-    assert (failed["ok"], failed["error"]["code"]) == (False, "profile")
+    assert failed["error"]["code"] == "profile"
 
 
 def test_check_says_all_mistakes(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("version: 1\nengine_sets: {engines: {n: -1, maxx: 4}}\n")
     result = run("check", str(file))
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr == (
         f"{file}:2:28: engine_sets.engines.n: must be at least 0, found -1\n"
         f"{file}:2:32: unknown key 'maxx' in engine_sets.engines (did you mean 'max'?)\n"
@@ -100,12 +101,12 @@ def test_check_reads_the_standard_input():
     assert result.exit_code == 0
     assert result.stdout == "<stdin>: good: a (n 1)\n"
     assert result.stderr == "<stdin>: warning: engine_sets.a.work_dir: /no/dir is not a directory on this host\n"
-    assert run("check", "-", stdin=b"\xff").exit_code == 1
+    assert run("check", "-", stdin=b"\xff").exit_code == 7
 
 
 def test_check_of_a_file_that_is_not_there():
     result = run("check", "/no/such.yaml")
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert result.stderr == "/no/such.yaml: cannot be read: No such file or directory\n"
 
 
@@ -120,7 +121,7 @@ def test_create_and_never_twice(isolated):
     assert result.stdout == f"{path}\nedit it, then: clusterctl -p lab start\n"
     assert read(path) == read(SHIPPED / "local.yaml")
     again = run("create", "lab", "--json")
-    assert again.exit_code == 1
+    assert again.exit_code == 7
     assert json.loads(again.stdout)["error"]["message"] == f"{path} exists, and is not replaced"
 
 
@@ -131,3 +132,13 @@ def test_importing_the_command_loads_neither_yaml_nor_the_reader():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout == "[]\n"
+
+
+def test_through_the_front_door(capsys, tmp_path):
+    """-p chooses what `show` shows; a wrong profile is reported by file, line and column, with its own exit code."""
+    assert main(["-p", "local", "profile", "show"]) == 0
+    assert capsys.readouterr().out.startswith(f"# {SHIPPED}/local.yaml\n")
+    file = tmp_path / "x.yaml"
+    file.write_text("")
+    assert main(["profile", "check", str(file)]) == 7
+    assert capsys.readouterr().err == f"{file}:1:1: the file is empty (a profile begins with `version: 1`)\n"
