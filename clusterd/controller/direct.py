@@ -119,9 +119,8 @@ class Requests:
     def _abort(self, client: Client, message: Abort, now: float) -> None:
         tasks = tuple(message.tasks) if message.tasks is not None else None
         targets = tuple(message.targets) if message.targets is not None else None
-        before = self._tasks.scheduler.aborted
-        self._tasks.handle(events.AbortRequested(client.handle, tasks, targets), now)
-        self._say(client, Reply(message.request, {"aborted": self._tasks.scheduler.aborted - before}))
+        aborted = self._tasks.abort(events.AbortRequested(client.handle, tasks, targets), now)
+        self._say(client, Reply(message.request, {"aborted": aborted}))
 
     def _drain(self, client: Client, message: Drain, now: float) -> None:
         idle: list[int] = []

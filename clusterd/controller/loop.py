@@ -88,6 +88,7 @@ class Loop:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep(now)
+        self._tasks.settle(now)
         self._hub.announce()
         fault.point("controller.turn.before_flush")
         self._flush()

@@ -31,7 +31,7 @@ from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.tasks import RECOVERY_SECONDS, Tasks
 from clusterd.core.model import launch
-from clusterd.core.scheduler import Scheduler
+from clusterd.core.scheduler.machine import Scheduler
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
 from clusterd.system import fault, files, log_lines, paths, process

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.controller.functions import FunctionStore
 from clusterd.core.model.task import Dependency, Status
-from clusterd.core.scheduler import events
+from clusterd.core.scheduler import actions, events
 from clusterd.core.wire.messages import Failed, Function, Goodbye, NeedFunction, NotRun, Result, Submit
 from clusterd.system import fault
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.peers import Client, Engine
-    from clusterd.core.scheduler import Scheduler
     from clusterd.core.scheduler.actions import AnyAction
+    from clusterd.core.scheduler.machine import Scheduler
     from clusterd.core.wire.messages import AttachEngine, EngineState, Limits
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ class Tasks:
         self.results: dict[bytes, tuple[Result, Sequence[Any], Sequence[bytes]]] = {}
         self.completed = 0
         self._perform = perform
+        # True while the scheduler has taken events since it last placed tasks.
+        self._is_unsettled = False
         self._limits = limits
         # Submits whose function is being asked for: digest -> [(client, message, frames, digests)].
         self._parked: dict[bytes, list[tuple[Client, Submit, Sequence[Any], Sequence[bytes]]]] = {}
@@ -107,6 +109,7 @@ class Tasks:
         client.has_spoken = True
         frames = Frames(payload, digests)
         out: list[AnyAction] = []
+        self._is_unsettled = True
         is_leaving = False
         for message in messages:
             if type(message) is Submit:
@@ -172,6 +175,7 @@ class Tasks:
         frames = Frames(payload, digests)
         out: list[AnyAction] = []
         handle_into = self.scheduler.handle_into
+        self._is_unsettled = True
         goodbye: str | None = None
         for message in messages:
             if type(message) is Result:
@@ -255,7 +259,8 @@ class Tasks:
 
     def is_busy(self, engine: Engine) -> bool:
         """See `hub.Work`."""
-        return self.scheduler.is_busy(engine.id)
+        load = self.scheduler.engine_load(engine.id)
+        return load is not None and load.running + load.prefetched + load.queued > 0
 
     # --- recovery and time ---
 
@@ -277,6 +282,7 @@ class Tasks:
             self._recovers_until = 0.0
             offers, self._offers = self._offers, []
             out: list[AnyAction] = []
+            self._is_unsettled = True
             for offer in offers:
                 self._submit(*offer, now, out)
             self._perform(out, now)
@@ -284,15 +290,31 @@ class Tasks:
         if deadline is not None and now >= deadline:
             self._handle(events.Tick(), now)
 
+    def settle(self, now: float) -> None:
+        """Place what this turn's events made placeable; once a turn, because a batch known in full is spread better."""
+        # Performing may bring new events (a client that becomes blocked), so it goes on until nothing is left.
+        while self._is_unsettled:
+            self._is_unsettled = False
+            out: list[AnyAction] = []
+            self.scheduler.settle(now, out)
+            if out:
+                self._perform(out, now)
+
+    def abort(self, event: events.AbortRequested, now: float) -> int:
+        """End what has not begun; returns how many tasks that were."""
+        return sum(type(action) is actions.Fail for action in self._handle(event, now))
+
     def handle(self, event: events.AnyEvent, now: float) -> None:
         """Give the scheduler any event and perform what it says."""
         self._handle(event, now)
 
-    def _handle(self, event: events.AnyEvent, now: float) -> None:
+    def _handle(self, event: events.AnyEvent, now: float) -> list[AnyAction]:
         out: list[AnyAction] = []
+        self._is_unsettled = True
         self.scheduler.handle_into(event, now, out)
         if out:
             self._perform(out, now)
+        return out
 
 
 def _submitted(message: Submit, client: int, frames: Sequence[Any]) -> events.TaskSubmitted:
