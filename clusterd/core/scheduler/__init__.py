@@ -1,0 +1,6 @@
+"""PLACES tasks on engines."""
+
+from clusterd.core.scheduler.machine import Scheduler
+from clusterd.core.scheduler.settings import Settings
+
+__all__ = ["Scheduler", "Settings"]

@@ -1,0 +1,95 @@
+"""ENDS tasks, or gives them another attempt: the only place where a task becomes ENDED.
+
+`retries` count further attempts after any failure: an exception, the loss of the engine, a timeout. A task comes back without a
+charge where it certainly did not run. A poison task, under which several engines died, is not run again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clusterd.core.model.task import Place, Reason
+from clusterd.core.scheduler.actions import Fail, Forget
+from clusterd.core.scheduler.fairness import enqueue
+from clusterd.core.scheduler.routing import route
+
+if TYPE_CHECKING:
+    from clusterd.core.scheduler.engine import Engine
+    from clusterd.core.scheduler.state import Out, State
+    from clusterd.core.scheduler.tasks import Client, Task
+
+_ENDED: Final = Place.ENDED
+
+
+def end(state: State, task: Task, now: float, out: Out) -> None:
+    """Book the end of a task, of which the client has been told just before."""
+    task.place = _ENDED
+    task.ended = now
+    client = task.client
+    client.live_tasks -= 1
+    client.live_bytes -= task.size
+    client.ended += 1
+    if task.dependents is not None:
+        state.resolving.append(task)
+    if client.is_forgotten:
+        drop_client(state, client)
+    records = state.records
+    records.ring.append(task)
+    records.bytes += task.result_size
+    if len(records.ring) > records.max_records or records.bytes > records.max_bytes:
+        records.cull(state.tasks, out)
+
+
+def drop_client(state: State, client: Client) -> None:
+    """Drop a forgotten client once nothing of it is left to end."""
+    if client.live_tasks:
+        return
+    del state.clients[client.handle]
+    for flow in client.flows:
+        del flow.fair.flows[client.handle]
+
+
+def fail(state: State, task: Task, reason: Reason, text: str, now: float, out: Out) -> None:
+    """End a task without a result."""
+    task.reason = reason
+    if task.client.is_forgotten:
+        out.append(Forget((task.id,)))
+    else:
+        engine = task.engine
+        out.append(Fail(task.id, task.client.handle, reason, text, -1 if engine is None else engine.id, task.attempt))
+    end(state, task, now, out)
+
+
+def retry_or_fail(state: State, task: Task, reason: Reason, text: str, now: float, out: Out) -> None:
+    """After a failure that the task has no other answer for: use a retry, or end it."""
+    if task.kills >= state.settings.poison_kills:
+        text = f"{text}; {task.kills} engines died while they ran this task, so it is not run again"
+    elif can_retry(task):
+        task.retries_left -= 1
+        put_back(state, task, text, now, out)
+        return
+    fail(state, task, reason, text, now, out)
+
+
+def can_retry(task: Task) -> bool:
+    """Say whether a failure of the task is to be followed by another attempt."""
+    return task.retries_left > 0 and not task.is_aborting and not task.client.is_forgotten
+
+
+def put_back(state: State, task: Task, text: str, now: float, out: Out) -> None:
+    """Queue a task again that an engine held; `text` says what happened to it there, should no engine be left for it."""
+    if task.is_aborting:
+        fail(state, task, Reason.ABORTED, "aborted before it ran", now, out)
+        return
+    flow = route(state, task, now)
+    if flow is None:
+        fail(state, task, Reason.ENGINE_LOST, f"{text}; no engine that it may run on is left", now, out)
+        return
+    task.engine = None
+    task.interrupted = None
+    enqueue(state, task, flow, at_front=True)
+
+
+def charge(engine: Engine, task: Task) -> None:
+    """Blame an engine's failure of a task: a retry prefers another one."""
+    task.avoid |= {engine.id}
