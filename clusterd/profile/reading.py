@@ -110,7 +110,12 @@ def expanded(profile: Profile, *, directory: Path, home: Path) -> Profile:
 def _check_rules(profile: Profile, walk: Walk, mistakes: Mistakes) -> None:
     for breach in breaches(profile):
         if mistakes.paths.isdisjoint((breach.path, *breach.others)):
-            mistakes.add(walk.place(breach.path), breach.path, f"{dotted(breach.path)}: {breach.message}", breach.hint)
+            mistakes.add(
+                walk.place(breach.path, *breach.others),
+                breach.path,
+                f"{dotted(breach.path)}: {breach.message}",
+                breach.hint,
+            )
 
 
 def with_absolute_scripts(profile: Profile, directory: Path) -> Profile:

@@ -41,11 +41,9 @@ class Walk:
         profile: Profile = self._section(root, Profile, (), Place(1, 1))
         return profile
 
-    def place(self, path: _Path) -> Place:
-        """Return where a setting stands; one that is not written, where its section does."""
-        while path not in self.places:
-            path = path[:-1]
-        return self.places[path]
+    def place(self, *paths: _Path) -> Place:
+        """Return where the first of some settings stands that is written, as at least one of them is."""
+        return next(self.places[path] for path in paths if path in self.places)
 
     def _value(self, node: yaml.Node, shape: Shape, path: _Path, opened: Place) -> Any:
         """Return the value of a node, or UNSET when it has a mistake. `opened`: where the name of it stands."""

@@ -47,3 +47,17 @@ def test_a_socket_path_that_is_too_long(tmp_path, length, is_long):
     for warning in found:
         assert warning.startswith(f"sockets such as {root}/lab/engine-control are 1 bytes too long")
         assert f"/tmp/clusterd-{os.geteuid()}/HASH" in warning
+
+
+@pytest.mark.parametrize(
+    ("uid", "environ", "root"),
+    [
+        (0, {}, "/run/clusterd"),
+        (1000, {"XDG_RUNTIME_DIR": "/run/user/1000"}, "/run/user/1000/clusterd"),
+        (1000, {}, "/tmp/clusterd-1000"),
+    ],
+)
+def test_sockets_are_looked_for_where_the_daemon_has_them(tmp_path, monkeypatch, uid, environ, root):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    (warning,) = warnings("max: 2", name="x" * 108, environ=environ, home=tmp_path)
+    assert warning.startswith(f"sockets such as {root}/xxx")

@@ -336,6 +336,10 @@ SETTINGS = {
         "restart: {initial_backoff: 60}",
         ["p:4:32: engine_sets.engines.restart.initial_backoff: 60 is more than max_backoff, 30"],
     ),
+    "backoff, where only the maximum is written": (
+        "restart: {max_backoff: 0.1}",
+        ["p:4:28: engine_sets.engines.restart.initial_backoff: 0.5 is more than max_backoff, 0.1"],
+    ),
     "placeholder": (
         'env: {A: "{rank}"}',
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,19 @@ def test_mistakes_name_the_file(tmp_path):
     with pytest.raises(InvalidProfile) as caught:
         read(file)
     assert str(caught.value) == f"{file}:1:10: version: expected 1, found the number 3 (this clusterd knows: 1)"
+
+
+def test_home_is_that_of_the_user_that_everything_runs_as(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("version: 1\nrun_as: root\nengine_sets: {a: {n: 1}}")
+    assert read(file).engine_sets["a"].work_dir == pwd.getpwnam("root").pw_dir
+
+
+def test_a_user_that_this_host_does_not_have_matters_to_root_alone(tmp_path, monkeypatch):
+    file = tmp_path / "x.yaml"
+    file.write_text("version: 1\nrun_as: nosuchuser\nengine_sets: {a: {n: 1}}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ProfileError, match=r"^run_as: there is no user nosuchuser on this host\nmake it: useradd"):
+        read(file)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert read(file).engine_sets["a"].work_dir == os.environ["HOME"]
