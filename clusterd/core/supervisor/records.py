@@ -1,0 +1,194 @@
+"""What the supervisor's journal says: durable facts and intents, in the past participle. JSON, so that people can read it.
+
+Every record names its cluster. Fields are only ever added, with defaults; an unknown field is ignored, an unknown kind of
+record is an error: a release that does not know it cannot know what else it would forget.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from clusterd.core.model.cluster import Cluster
+from clusterd.core.model.desired import DesiredSet
+from clusterd.core.model.launch import ProcessIdentity
+from clusterd.errors import StorageError
+
+__all__ = [
+    "ClusterCreated",
+    "DesiredChanged",
+    "EnginesReaped",
+    "LaunchConfirmed",
+    "LaunchEnded",
+    "LaunchIntended",
+    "LaunchStarted",
+    "Record",
+    "RunChanged",
+    "SlotsAssigned",
+    "StopIntended",
+    "UnitHalted",
+    "UnitOrphaned",
+    "UnitResumed",
+    "decode",
+    "encode",
+]
+
+
+class _Record(Struct, frozen=True, tag_field="record", omit_defaults=True):
+    """Base of all.
+
+    Attributes:
+        cluster: name of the cluster it is about.
+    """
+
+    cluster: str
+
+
+class ClusterCreated(_Record, frozen=True, tag=True):
+    """The journal was begun. In a snapshot `next_number` is that of the next launch."""
+
+    identity: Cluster
+    next_number: int = 0
+
+
+class RunChanged(_Record, frozen=True, tag=True):
+    """Somebody wants the cluster to run, or not to run any more."""
+
+    is_wanted: bool
+
+
+class DesiredChanged(_Record, frozen=True, tag=True):
+    """The wish for an engine set."""
+
+    engine_set: str
+    desired: DesiredSet
+
+
+class LaunchIntended(_Record, frozen=True, tag=True):
+    """A launch is about to be made. Written before anything is done: after a crash it is looked for.
+
+    Attributes:
+        unit: engine set or `controller`.
+        is_job: it is submitted; otherwise started as a process of this host.
+        slots: what the agent is told at first; empty for a controller.
+        generation: of these slots.
+    """
+
+    launch: str
+    unit: str
+    is_job: bool = False
+    slots: tuple[int, ...] = ()
+    generation: int = 0
+
+
+class LaunchStarted(_Record, frozen=True, tag=True):
+    """A launch came to be, as this process or that job."""
+
+    launch: str
+    identity: ProcessIdentity | None = None
+    job: str = ""
+
+
+class LaunchConfirmed(_Record, frozen=True, tag=True):
+    """A launch became ready for the first time, so that its start deadline is over for good."""
+
+    launch: str
+
+
+class SlotsAssigned(_Record, frozen=True, tag=True):
+    """A launch is to hold these slots from now on."""
+
+    launch: str
+    slots: tuple[int, ...]
+    generation: int
+
+
+class StopIntended(_Record, frozen=True, tag=True):
+    """A launch is about to be stopped.
+
+    Attributes:
+        is_failure: it is stopped because it failed (did not become ready), which counts as a failure of the unit.
+    """
+
+    launch: str
+    reason: str
+    is_failure: bool = False
+
+
+class LaunchEnded(_Record, frozen=True, tag=True):
+    """A launch certainly does not run and never will.
+
+    Attributes:
+        is_clean: its agent ended all its engines first.
+    """
+
+    launch: str
+    reason: str
+    is_clean: bool = False
+
+
+class UnitOrphaned(_Record, frozen=True, tag=True):
+    """Engines of the set may go on without an agent: the next agent adopts them, or they are reaped."""
+
+    unit: str
+
+
+class EnginesReaped(_Record, frozen=True, tag=True):
+    """No engine of the set is left without an agent."""
+
+    unit: str
+
+
+class UnitHalted(_Record, frozen=True, tag=True):
+    """The unit is not started any more (crash loop, or its policy), until somebody resumes it."""
+
+    unit: str
+    reason: str
+
+
+class UnitResumed(_Record, frozen=True, tag=True):
+    """Somebody resumed the unit."""
+
+    unit: str
+
+
+Record: TypeAlias = (
+    ClusterCreated
+    | RunChanged
+    | DesiredChanged
+    | LaunchIntended
+    | LaunchStarted
+    | LaunchConfirmed
+    | SlotsAssigned
+    | StopIntended
+    | LaunchEnded
+    | UnitOrphaned
+    | EnginesReaped
+    | UnitHalted
+    | UnitResumed
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of a record for the journal."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Record:
+    """Return the record that `encode` wrote.
+
+    Raises:
+        StorageError: it is none of ours, or of a newer release.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"the journal holds a record that this release does not understand: {data[:200]!r} ({error})",
+            hint="It was written by a newer release: start that one.",
+        ) from error
