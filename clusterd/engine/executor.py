@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _NONE = _pickle_dumps(None, 5)
 
 
+class Stopped(BaseException):
+    """Raised in user code by SIGTERM: the engine ends, and the task that runs with it. Derived as SystemExit is."""
+
+
 class Outcome(Struct, gc=False):
     """How a task went; the fields are those of `messages.Result`.
 
@@ -45,7 +49,7 @@ class Outcome(Struct, gc=False):
 
     status: int
     body: bytes
-    frames: Sequence[Any]
+    frames: Any
     started: float
     finished: float
     stdout: str = ""
@@ -86,6 +90,12 @@ class Executor:
             self._is_interruptible = False
             raise KeyboardInterrupt
 
+    def on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Handler of SIGTERM: ends the running task in such a way that `run` raises Stopped."""
+        if self._is_interruptible:
+            self._is_interruptible = False
+            raise Stopped
+
     def run(self, kind: int, function: HeldFunction | None, body: Any, frames: Sequence[Any]) -> Outcome:
         """Run one task to its end.
 
@@ -94,6 +104,9 @@ class Executor:
             function: what to call, for APPLY and MAP.
             body: the task's body.
             frames: its out-of-band buffers.
+
+        Raises:
+            Stopped: `on_stop` ended it; there is no outcome.
         """
         started = time.time()
         clock = time.perf_counter()
@@ -110,9 +123,11 @@ class Executor:
                     result, packed = payload.pack(value, cloudpickle.dumps, "the result")
             finally:
                 self._is_interruptible = False
+        except Stopped:
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the task's
             status, packed = m.STATUS_ERROR, ()
-            result = self._failure(error)
+            result = self.failure(error)
         self._index = -1
         # Not time.time() again: a step of the wall clock must not make a duration negative.
         finished = started + (time.perf_counter() - clock)
@@ -184,8 +199,8 @@ class Executor:
 
     # --- failures ---
 
-    def _failure(self, error: BaseException) -> bytes:
-        """The failure in bytes; never raises."""
+    def failure(self, error: BaseException) -> bytes:
+        """The body of a failed task's result; never raises."""
         where = f"engine {self.name}" if self._index < 0 else f"engine {self.name}, item {self._index} of the chunk"
         text = format_traceback(error, where)
         if isinstance(error, SystemExit):

@@ -20,12 +20,16 @@ MAX_BYTES = 128 * 1024 * 1024
 
 
 class HeldFunction:
-    """One function. `call` is set by the first `load`; `links` are those of it and of what came with it."""
+    """One function. `call` is set by the first `load`; `links` are those of it and of what came with it.
 
-    __slots__ = ("_body", "_frames", "call", "links", "name", "size")
+    `mean_seconds` is a moving average of its calls' durations; long until the first one is over.
+    """
+
+    __slots__ = ("_body", "_frames", "call", "links", "mean_seconds", "name", "size")
 
     def __init__(self, name: str, body: Any, frames: Sequence[Any]) -> None:
         self.name = name
+        self.mean_seconds = 1.0
         self._body = body
         self._frames = frames
         # The frames stay alive as long as arrays in the function's closure: they count for good.

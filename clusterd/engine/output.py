@@ -11,15 +11,19 @@ import contextlib
 import io
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 LIMIT_BYTES = 1024 * 1024
 """How much of each stream a task's result carries: the last of it."""
 # An unfinished line waits for its end in memory, up to this size; a progress bar may never end its line.
 _LINE_BYTES = 8192
+# How often the name of the log is compared with the open file.
+_LOOK_SECONDS = 1.0
 
 
 class _Binary(io.RawIOBase):
@@ -50,12 +54,16 @@ class Stream(io.TextIOBase):
     Args:
         descriptor: of the log file, 1 or 2.
         limit: bytes that are kept for a task's result.
+        log: name of the log file, to follow its rotation; None for a terminal or pipe.
     """
 
-    def __init__(self, descriptor: int, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, descriptor: int, limit: int = LIMIT_BYTES, log: Path | None = None) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._limit = limit
+        self._log = log
+        # Monotonic time before which the log is not looked at again.
+        self._look_at = 0.0
         # True when anything was written since the last `take`: all that a silent task pays for.
         self.is_dirty = False
         # What the running task wrote, in order; at most twice the limit, so that trimming costs O(1) a byte.
@@ -122,6 +130,9 @@ class Stream(io.TextIOBase):
             data = b"".join(self._line)
             self._line.clear()
             self._line_bytes = 0
+            if self._log is not None and time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + _LOOK_SECONDS
+                reopen_if_renamed(self._log)
             with contextlib.suppress(OSError):
                 view = memoryview(data)
                 while view:
@@ -150,12 +161,31 @@ class Stream(io.TextIOBase):
         self._dropped += surplus
 
 
-class Output:
-    """Both streams."""
+def reopen_if_renamed(log: Path) -> None:
+    """Move on to a new file when the agent has renamed the old one; what was written is in one of the two, whole.
 
-    def __init__(self, limit: int = LIMIT_BYTES) -> None:
-        self.stdout = Stream(1, limit)
-        self.stderr = Stream(2, limit)
+    The writer decides when: with copy-and-truncate lines between the two steps are lost.
+    """
+    try:
+        if os.path.samestat(log.stat(), os.fstat(1)):
+            return
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
+class Output:
+    """Both streams; `log` is the file that they go to, if they do."""
+
+    def __init__(self, limit: int = LIMIT_BYTES, log: Path | None = None) -> None:
+        self.stdout = Stream(1, limit, log)
+        self.stderr = Stream(2, limit, log)
 
     def install(self) -> None:
         """Become `sys.stdout` and `sys.stderr`; what the old ones still hold is written first."""

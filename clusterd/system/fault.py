@@ -41,6 +41,10 @@ POINTS: dict[str, Point] = {
     "controller.turn.after_flush": Point(
         "controller", "what a turn decided is sent, acknowledgements alone may be missing"
     ),
+    "engine.task.before_run": Point("engine", "the task is announced on the status page, nothing of it has run"),
+    "engine.task.after_run": Point("engine", "the task has run, its result exists in this process alone"),
+    "engine.result.before_send": Point("engine", "results are ready, nothing of them is sent"),
+    "engine.result.after_send": Point("engine", "results are sent, the controller may or may not have them"),
     "files.atomic_write.before_rename": Point("any", "the temporary file is complete, the old file still in place"),
     "journal.append.before_write": Point("daemon", "decided, nothing of the batch is written"),
     "journal.append.before_fsync": Point("daemon", "the batch is written, not synced"),
@@ -52,6 +56,7 @@ POINTS: dict[str, Point] = {
     "journal.segment.before_switch": Point("daemon", "two complete segments exist, the old one is still in use"),
     "journal.segment.before_removal": Point("daemon", "the new segment is in use, an old one still exists"),
     "journal.repair.before_truncate": Point("daemon", "a torn tail is copied and not yet cut off"),
+    "zygote.fork.before_report": Point("zygote", "the engine runs, the agent was not told its pid"),
 }
 """Every fault point of the product; add yours here."""
 

@@ -1,0 +1,318 @@
+"""The engine's life after its start: receive, run, send, in the main thread; nothing else runs beside user code.
+
+Results wait for each other only while the next task is known to be short, and never longer than FLUSH_SECONDS. What was
+sent stays in the link until the controller has acknowledged it; what a lost connection leaves unacknowledged is sent
+again. Invariants: a dispatch is in exactly one of `_queue`, `_parked`, running, or answered; while a task may be long
+nothing that is finished waits behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from clusterd.core.wire import messages as m
+from clusterd.core.wire.frames import find_body, place_body
+from clusterd.core.wire.session import check_payload
+from clusterd.engine.executor import Stopped
+from clusterd.errors import AuthenticationError, TaskNotSendable
+from clusterd.link import Down, Received, Refusal, Up
+from clusterd.system import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    from clusterd.core.model.page import PageWriter
+    from clusterd.engine.executor import Executor, Outcome
+    from clusterd.engine.functions import Functions, HeldFunction
+    from clusterd.link import Link
+
+FLUSH_SECONDS = 0.001
+"""A finished result waits no longer than this for others to travel with."""
+# A function is expected to be short when its calls took less than this on average: four of them fit into FLUSH_SECONDS.
+_SHORT_SECONDS = 0.000_25
+# One message carries at most about this much in its header, and this many frames (of 1,024 that a controller takes).
+_BATCH_BYTES = 256 * 1024
+_BATCH_FRAMES = 512
+# Results that wait for a controller: beyond this no further task is begun.
+OUTBOX_BYTES = 64 * 1024 * 1024
+
+
+class Loop:
+    """One engine.
+
+    Args:
+        link: not yet opened; its `attach` is `self.attach`.
+        executor, functions: what runs tasks.
+        page: where the agent looks.
+        identity: what AttachEngine says, without what changes.
+        orphan_timeout: seconds without a controller after which an idle engine ends; None: never.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        executor: Executor,
+        functions: Functions,
+        page: PageWriter,
+        identity: Callable[..., m.AttachEngine],
+        orphan_timeout: float | None = None,
+    ) -> None:
+        self._link = link
+        self._executor = executor
+        self._functions = functions
+        self._page = page
+        self._identity = identity
+        self._orphan_timeout = orphan_timeout
+        # Dispatches not begun, in order, with body and frames.
+        self._queue: deque[tuple[m.Dispatch, Any, Sequence[Any]]] = deque()
+        # Those that wait for a function that was asked for, by its digest.
+        self._parked: dict[bytes, list[tuple[m.Dispatch, Any, Sequence[Any]]]] = {}
+        # The batch that is being filled: results (and NotRun), and the frames that they own.
+        self._finished: list[m.Result | m.NotRun] = []
+        self._finished_frames: list[Any] = []
+        self._finished_bytes = 0
+        self._flush_at = 0.0
+        # Full batches (messages, frames, bytes) that the link cannot take now: no connection, or no window.
+        self._outbox: deque[tuple[Sequence[Any], Sequence[Any], int]] = deque()
+        # Sum of their bytes.
+        self._outbox_bytes = 0
+        # Incarnation of the controller that the queue came from.
+        self._controller = b""
+        self._completed = 0
+        self._alone_since = time.monotonic()
+        # Why the loop ends, and the exit status.
+        self._is_stopping = False
+        self.problem = ""
+        self.status = 0
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poller = zmq.Poller()
+        self._polled: zmq.Socket[bytes] | None = None
+        self._poller.register(self._wake_read, select.POLLIN)
+
+    def on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """Handler of SIGTERM: end after what runs was ended."""
+        self._is_stopping = True
+        # The poll below is restarted after a signal; the pipe makes it return.
+        os.write(self._wake_write, b"\0")
+        self._executor.on_stop(number, frame)
+
+    def run(self) -> int:
+        """Work until told to stop; the exit status."""
+        self._link.open()
+        try:
+            while not self._is_stopping:
+                if self._queue and self._may_begin():
+                    self._run_next()
+                    if self._finished and time.monotonic() >= self._flush_at:
+                        self._flush()
+                        self._handle(self._link.receive())
+                else:
+                    self._flush()
+                    self._wait()
+        except Stopped:
+            pass  # the task that ran has no result: the agent's report of our end tells the controller
+        self._page.stop(time.time())
+        for dispatch, _, _ in [*self._queue, *(held for parked in self._parked.values() for held in parked)]:
+            self._finished.append(m.NotRun(dispatch.task, dispatch.attempt, "dropped"))
+        self._flush()
+        self._link.close(goodbye=self.problem or "stopped")
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        return self.status
+
+    def attach(self, token: bytes) -> m.AttachEngine:
+        """What the link says on each new connection."""
+        welcome = self._link.welcome
+        if welcome is not None and welcome.controller != self._controller:
+            # Another controller places these tasks anew; what has begun is reported by the agent, what is finished by us.
+            self._queue.clear()
+            self._parked.clear()
+            self._controller = welcome.controller
+        held = [(dispatch.task, dispatch.attempt) for dispatch, _, _ in self._queue]
+        held += [(dispatch.task, dispatch.attempt) for parked in self._parked.values() for dispatch, _, _ in parked]
+        unsent = [message for messages, _, _ in self._outbox for message in messages] + self._finished
+        held += [(message.task, message.attempt) for message in unsent if isinstance(message, m.Result)]
+        return self._identity(token=token, controller=self._controller, held=held, completed=self._completed)
+
+    # --- running ---
+
+    def _may_begin(self) -> bool:
+        if self._link.is_clear and not self._outbox:
+            return True
+        if self._link.is_attached or self._outbox_bytes >= OUTBOX_BYTES:
+            return False
+        # Disconnected: go on with what is here, and keep dialling.
+        self._handle(self._link.receive() + self._link.tick())
+        return bool(self._queue)
+
+    def _run_next(self) -> None:
+        dispatch, body, frames = self._queue.popleft()
+        function: HeldFunction | None = None
+        if dispatch.function:
+            function = self._functions.get(dispatch.function)
+            if function is None:
+                self._park(dispatch, body, frames)
+                return
+        if self._finished and (function is None or function.mean_seconds > _SHORT_SECONDS):
+            self._flush()
+        if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time()):
+            self._add(m.NotRun(dispatch.task, dispatch.attempt, "recalled"), (), 0)
+            return
+        fault.point("engine.task.before_run")
+        outcome = self._executor.run(dispatch.kind, function, body, frames)
+        del body, frames  # arguments go before the result waits
+        self._completed += 1
+        self._page.end(outcome.finished, is_failed=outcome.status == m.STATUS_ERROR)
+        if function is not None:
+            function.mean_seconds += (outcome.finished - outcome.started - function.mean_seconds) * 0.25
+        fault.point("engine.task.after_run")
+        self._add_outcome(dispatch, outcome)
+
+    def _add_outcome(self, dispatch: m.Dispatch, outcome: Outcome) -> None:
+        limits = self._link.welcome.limits if self._link.welcome is not None else m.Limits()
+        size = max((len(outcome.body), *(frame.nbytes for frame in outcome.frames)))
+        if size > limits.max_message:
+            refusal = TaskNotSendable(
+                f"the result has a part of {size} bytes, the controller takes {limits.max_message}",
+                hint="Return it in parts, write it to a shared file system, or raise `max_message` in the profile.",
+            )
+            outcome.status, outcome.body, outcome.frames = m.STATUS_ERROR, self._executor.failure(refusal), ()
+        body, frames = place_body(outcome.body, outcome.frames)
+        self._add(
+            m.Result(
+                dispatch.task,
+                dispatch.attempt,
+                outcome.status,
+                outcome.started,
+                outcome.finished,
+                outcome.stdout,
+                outcome.stderr,
+                body,
+                len(frames),
+                outcome.display,
+            ),
+            frames,
+            len(body) + len(outcome.stdout) + len(outcome.stderr) + (_BATCH_BYTES if outcome.display else 0),
+        )
+
+    def _add(self, message: m.Result | m.NotRun, frames: Sequence[Any], size: int) -> None:
+        if not self._finished:
+            self._flush_at = time.monotonic() + FLUSH_SECONDS
+        self._finished.append(message)
+        self._finished_frames += frames
+        self._finished_bytes += size + 64
+        if self._finished_bytes >= _BATCH_BYTES or len(self._finished_frames) >= _BATCH_FRAMES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send all that is finished, as far as the link takes it."""
+        if self._finished:
+            size = self._finished_bytes + sum(len(frame) for frame in self._finished_frames)
+            self._outbox.append((self._finished, self._finished_frames, size))
+            self._outbox_bytes += size
+            self._finished, self._finished_frames, self._finished_bytes = [], [], 0
+        while self._outbox and self._link.is_clear:
+            messages, frames, size = self._outbox.popleft()
+            self._outbox_bytes -= size
+            fault.point("engine.result.before_send")
+            self._link.send(messages, frames)
+            fault.point("engine.result.after_send")
+
+    def _park(self, dispatch: m.Dispatch, body: Any, frames: Sequence[Any]) -> None:
+        """Keep it until its function comes; ask once."""
+        parked = self._parked.setdefault(dispatch.function, [])
+        parked.append((dispatch, body, frames))
+        if len(parked) == 1 and self._link.is_attached:
+            self._link.send([m.NeedFunction(dispatch.function)])
+
+    # --- receiving ---
+
+    def _wait(self) -> None:
+        """Block until something happens."""
+        link = self._link
+        if link.socket is not self._polled:
+            self._register()
+        deadline = link.next_deadline()
+        if not link.is_attached and self._orphan_timeout is not None:
+            end = self._alone_since + self._orphan_timeout
+            if time.monotonic() >= end:
+                self._is_stopping = True
+                self.problem = f"no controller for {self._orphan_timeout:.0f} s ({link.problem})"
+                return
+            deadline = end if deadline is None else min(deadline, end)
+        # Rounded up: a poll that returns just before its time would spin until then.
+        timeout = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
+        ready = self._poller.poll(timeout)
+        if ready and (self._wake_read, select.POLLIN) in ready:
+            os.read(self._wake_read, 512)
+        self._handle(link.receive() if ready else link.tick())
+
+    def _register(self) -> None:
+        self._poller = zmq.Poller()
+        self._poller.register(self._wake_read, select.POLLIN)
+        for socket in (self._link.socket, self._link.monitor):
+            if socket is not None:
+                self._poller.register(socket, zmq.POLLIN)
+        self._polled = self._link.socket
+
+    def _handle(self, events: Sequence[Any]) -> None:
+        for event in events:
+            match event:
+                case Received():
+                    self._take(event)
+                case Up():
+                    self._attached(event)
+                case Down():
+                    self._alone_since = time.monotonic()
+                    self._keep_unacknowledged(event)
+                case Refusal():
+                    self._is_stopping = True
+                    self.problem = str(event.error)
+                    self.status = 1
+
+    def _keep_unacknowledged(self, event: Down) -> None:
+        for messages, frames in reversed(event.unacked):
+            # What was asked for or refused on the old connection has no meaning on a new one; results have, and own all frames.
+            results = [message for message in messages if isinstance(message, m.Result)]
+            if results:
+                size = sum(len(message.body) + 64 for message in results) + sum(len(frame) for frame in frames)
+                self._outbox.appendleft((results, frames, size))
+                self._outbox_bytes += size
+
+    def _attached(self, event: Up) -> None:
+        self._page.attach(epoch_of(event.welcome.controller), event.attached.id, time.time())
+        if self._parked:
+            self._link.send([m.NeedFunction(digest) for digest in self._parked])
+
+    def _take(self, received: Received) -> None:
+        try:
+            check_payload(received.digests, received.payload)
+        except AuthenticationError as error:
+            self._handle(self._link.redial(error.message))
+            return
+        frames = [frame.buffer for frame in received.payload]
+        position = 0
+        for message in received.messages:
+            if isinstance(message, m.Goodbye):
+                continue  # the connection's end follows, and we dial again
+            own = frames[position : position + message.frames]
+            position += message.frames
+            body, rest = find_body(message.body, own)
+            if isinstance(message, m.Dispatch):
+                self._queue.append((message, body, rest))
+            elif isinstance(message, m.Function):
+                self._functions.add(message.digest, message.name, body, rest)
+                for parked in reversed(self._parked.pop(message.digest, [])):
+                    self._queue.appendleft(parked)
+
+
+def epoch_of(controller: bytes) -> int:
+    """The number by which status pages name a controller's incarnation; never 0."""
+    return int.from_bytes(controller[:8], "little") or 1
