@@ -1,0 +1,123 @@
+"""Questions and commands on the control connection, each with its answer.
+
+What only asks is asked again when the connection was lost before the answer; a command is not, because nobody can say whether it
+was carried out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from clusterd.core.wire import messages as m
+from clusterd.errors import ClusterdError, ControllerLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clusterd.client.wake import Alarm
+    from clusterd.link import Link
+
+_REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines)
+
+
+class _Open(NamedTuple):
+    message: Any
+    answer: Future[Any]
+
+
+class Requests:
+    """The open requests of one connection."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        # Not yet sent.
+        self.outbox: deque[_Open] = deque()
+        # By number: all and only those sent on the present connection and not answered.
+        self._sent: dict[int, _Open] = {}
+        self.refusal: Callable[[], ClusterdError] | None = None
+
+    def ask(self, kind: Callable[..., Any], *fields: Any) -> Future[Any]:
+        """Ask; `kind` is a message type whose first field is the number of the request.
+
+        The future's result is the value of the Reply, or it raises what the ErrorReply says.
+        """
+        with self._lock:
+            if self.refusal is not None:
+                raise self.refusal()
+            answer = self.ask_anyway(kind, *fields)
+        self._alarm.ring()
+        return answer
+
+    # --- the I/O thread ---
+
+    def ask_anyway(self, kind: Callable[..., Any], *fields: Any) -> Future[Any]:
+        """`ask`, also while users may not."""
+        answer: Future[Any] = Future()
+        self.outbox.append(_Open(kind(next(self._numbers), *fields), answer))
+        return answer
+
+    def pump(self, link: Link) -> None:
+        """Send what waits."""
+        while self.outbox and link.is_attached:
+            request = self.outbox.popleft()
+            self._sent[request.message.request] = request
+            try:
+                link.send([request.message])
+            except ClusterdError as error:
+                self._finish(request.message.request, None, error)
+
+    def receive(self, message: m.Reply | m.ErrorReply) -> None:
+        """An answer came."""
+        if type(message) is m.Reply:
+            self._finish(message.request, message.value, None)
+        elif type(message) is m.ErrorReply:
+            error = ClusterdError(message.message, hint=message.hint)
+            error.code = message.code
+            self._finish(message.request, None, error)
+
+    def disconnected(self, reason: str) -> None:
+        """Ask again, or tell that it is not known."""
+        sent, self._sent = list(self._sent.values()), {}
+        for request in reversed(sent):
+            if isinstance(request.message, _REPEATABLE):
+                self.outbox.appendleft(request)
+            else:
+                _set(
+                    request.answer,
+                    None,
+                    ControllerLost(
+                        f"the controller was lost during {type(request.message).__name__}: {reason}",
+                        hint="It may have been carried out or not; look before you repeat it.",
+                    ),
+                )
+
+    def end_all(self, error: Callable[[], ClusterdError], *, is_final: bool) -> None:
+        """Fail all that is open, and what comes (until `refusal` is reset, unless final)."""
+        with self._lock:
+            if is_final or self.refusal is None:
+                self.refusal = error
+        while self.outbox:
+            _set(self.outbox.popleft().answer, None, error())
+        for request in self._sent.values():
+            _set(request.answer, None, error())
+        self._sent.clear()
+
+    def _finish(self, number: int, value: Any, error: ClusterdError | None) -> None:
+        request = self._sent.pop(number, None)
+        if request is not None:
+            _set(request.answer, value, error)
+
+
+def _set(answer: Future[Any], value: Any, error: ClusterdError | None) -> None:
+    # False when whoever asked has stopped waiting and cancelled it.
+    if answer.set_running_or_notify_cancel():
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(value)
