@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from clusterd.controller.tasks import Tasks
 
 log = logging.getLogger(__name__)
-# Results that a client has not read, beyond the window of its connection: above the first it is blocked, below the second free again.
-BLOCKED_BYTES = 32 * 1024 * 1024
-UNBLOCKED_BYTES = 8 * 1024 * 1024
+# A blocked client is free again when what it has not read is down to this part of its budget.
+UNBLOCKED_PART = 4
 
 
 class Performer:
-    """Turns the scheduler's actions into messages."""
+    """Turns the scheduler's actions into messages.
 
-    def __init__(self) -> None:
+    Args:
+        result_bytes: unread results of one client, beyond the window of its connection, above which it is blocked.
+    """
+
+    def __init__(self, result_bytes: int) -> None:
+        self._result_bytes = result_bytes
         self.hub: Hub
         self.tasks: Tasks
         self.operations: Operations
@@ -167,7 +171,7 @@ class Performer:
             client.undelivered.append(([message], list(frames), list(digests), size))
             client.undelivered_bytes += size
             unread = client.undelivered_bytes
-        if unread > BLOCKED_BYTES and not client.is_blocked:
+        if unread > self._result_bytes and not client.is_blocked:
             client.is_blocked = True
             self._blocked.add(client.handle)
             log.warning("%s does not read its results: its tasks wait", client.name)
@@ -179,7 +183,7 @@ class Performer:
             client = self.hub.clients_by_handle.get(handle)
             if client is None:
                 self._blocked.discard(handle)
-            elif client.data is not None and client.data.backlog_bytes < UNBLOCKED_BYTES:
+            elif client.data is not None and client.data.backlog_bytes * UNBLOCKED_PART < self._result_bytes:
                 client.is_blocked = False
                 self._blocked.discard(handle)
                 self.tasks.handle(events.ResultsUnblocked(handle), now)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 UUID_SIZE = 16
+# A client that is silent for longer will not come back: what it has queued is ended. Living clients ping every second.
+CLIENT_GRACE = 300.0
+# How long an engine without an agent may be without a connection.
+UNWATCHED_GRACE = 30.0
 
 
 class Work(Protocol):
@@ -151,7 +155,7 @@ class Hub:
         engine.engine_set, engine.slot, engine.agent = message.engine_set, message.slot, message.agent
         engine.host, engine.pid, engine.python = message.host, message.pid, message.python
         engine.software, engine.started_at = message.software, message.started_at
-        engine.is_suspect = False
+        engine.is_suspect, engine.suspect_since = False, None
         engine.functions.clear()
         connection.owner = engine
         engine.connection = connection
@@ -209,7 +213,8 @@ class Hub:
         engine = Engine(state.id, state.uuid)
         self.engines[state.uuid] = self.engines_by_id[state.id] = engine
         engine.engine_set, engine.slot, engine.agent = agent.engine_set, state.slot, agent.launch
-        engine.host, engine.pid, engine.is_suspect = agent.host, state.pid, True
+        engine.host, engine.pid = agent.host, state.pid
+        engine.is_suspect, engine.suspect_since = True, now
         self._added[engine.id] = engine
         self._work.engine_expected(engine, state, now)
 
@@ -246,7 +251,7 @@ class Hub:
             case Engine():
                 if owner.connection is connection:
                     owner.connection = None
-                    owner.is_suspect = True
+                    owner.is_suspect, owner.suspect_since = True, now
                     self._added[owner.id] = owner
                     self._work.engine_suspect(owner, now)
                     log.warning("engine %d (%s) lost its connection: %s", owner.id, owner.name, reason)
@@ -294,6 +299,18 @@ class Hub:
         self._removed.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
         self._work.engine_lost(engine, cause, output_tail, now)
         log.info("gone: engine %d (%s): %s", engine.id, engine.name, cause)
+
+    def sweep(self, now: float) -> None:
+        """Give up who will not come back: silent clients, and engines that nobody watches."""
+        for client in list(self.clients.values()):
+            if now - client.last_heard > CLIENT_GRACE:
+                self.client_left(client, f"nothing was heard of it for {CLIENT_GRACE:.0f} s", now)
+        for engine in list(self.engines.values()):
+            # An engine with an agent is dead when the agent says so, never before; without one nobody ever will.
+            since = engine.suspect_since
+            if since is not None and not engine.agent and now - since > UNWATCHED_GRACE:
+                cause = f"its connection was gone for {UNWATCHED_GRACE:.0f} s, and no agent watches its process"
+                self.lose_engine(engine, cause, "", now)
 
     # --- telling ---
 

@@ -32,8 +32,6 @@ ORDER = ("client-control", "engine-control", "engine-data", "client-data")
 ACK_DELAY = 0.1
 # House-keeping that needs no precision: clients that are gone, connections that said Hello only.
 SWEEP_SECONDS = 1.0
-# A client that is silent for longer will not come back: what it has queued is ended. Living clients ping every second.
-CLIENT_GRACE = 300.0
 
 
 class Loop:
@@ -116,9 +114,7 @@ class Loop:
     def _sweep(self, now: float) -> None:
         for endpoint in self._endpoints:
             endpoint.expire(now)
-        for client in list(self._hub.clients.values()):
-            if now - client.last_heard > CLIENT_GRACE:
-                self._hub.client_left(client, f"nothing was heard of it for {CLIENT_GRACE:.0f} s", now)
+        self._hub.sweep(now)
 
     def _drain_wakeup(self) -> None:
         os.read(self._wakeup, 4096)

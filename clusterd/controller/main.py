@@ -31,7 +31,7 @@ from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.tasks import RECOVERY_SECONDS, Tasks
 from clusterd.core.model import launch
-from clusterd.core.scheduler.machine import Scheduler
+from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
 from clusterd.system import fault, files, log_lines, paths, process
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Wire ids are reserved in blocks, so that the file is not written for each engine, and none is ever given twice.
 ID_BLOCK = 1024
+MIN_RECORDS = 1000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -181,8 +182,10 @@ class Controller:
 
     def _assemble(self, bound: sockets.BoundSockets, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
-        scheduler = Scheduler()
-        performer = Performer()
+        # `database: none` keeps just what recognises repeats; the bytes of results are never kept in either.
+        max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
+        scheduler = Scheduler(Settings(max_records=max_records, max_record_bytes=spec.records.memory))
+        performer = Performer(spec.client_credit.results)
         recovers_until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
         tasks = Tasks(scheduler, performer, self._limits, recovers_until)
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._next_id)

@@ -80,6 +80,7 @@ class Engine:
         "slot",
         "software",
         "started_at",
+        "suspect_since",
         "uuid",
     )
 
@@ -102,8 +103,9 @@ class Engine:
         self.functions: set[bytes] = set()
         self.completed = 0
         self.is_draining = False
-        # Its connection is gone, but nobody says that it is dead.
+        # Its connection is gone, but nobody says that it is dead; since when (monotonic), None while it is well.
         self.is_suspect = False
+        self.suspect_since: float | None = None
 
     @property
     def name(self) -> str:

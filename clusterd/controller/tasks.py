@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.peers import Client, Engine
+    from clusterd.core.scheduler import Scheduler
     from clusterd.core.scheduler.actions import AnyAction
-    from clusterd.core.scheduler.machine import Scheduler
     from clusterd.core.wire.messages import AttachEngine, EngineState, Limits
 
 log = logging.getLogger(__name__)
