@@ -6,7 +6,8 @@ import asyncio
 import threading
 from contextlib import contextmanager, suppress
 
-from clusterd.control.server import ControlServer, listen
+from clusterd.control.listening import listen
+from clusterd.control.server import ControlServer
 from clusterd.errors import ProfileError
 
 

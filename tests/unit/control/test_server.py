@@ -12,7 +12,7 @@ import pytest
 
 from clusterd.control import requests
 from clusterd.control.client import ControlClient
-from clusterd.control.server import listen
+from clusterd.control.listening import listen
 from clusterd.control.service import Service
 from clusterd.errors import ControlError, DaemonNotRunning, LockHeld, NotPrivate, ProfileError
 from tests.unit.control.serving import FakeService, serving

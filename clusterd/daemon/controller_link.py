@@ -1,0 +1,239 @@
+"""The daemon's connection to the controller, in the event loop: an operator's Link, its sockets watched, its requests answered.
+
+ZeroMQ's descriptor is edge-triggered: it tells once that something came, and not again for what is still there. So after every
+receive and every send all that is ready is taken, until the socket itself says that nothing is left. The descriptors are
+watched as copies: the Link closes its sockets by itself, and a number that is reused must not be ours to watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket as sockets
+from typing import TYPE_CHECKING, Any, Final
+
+import zmq
+
+from clusterd.core.model import connection as connection_file
+from clusterd.core.wire.messages import AttachClient, ErrorReply, Ping, Reply
+from clusterd.errors import ConnectionFileError, ControlError, ControllerLost
+from clusterd.link.dealer import Down, Link, Received, Refusal, Up
+from clusterd.system import clock, files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clusterd.core.model.connection import NativeEndpoints
+    from clusterd.link.dealer import Event
+
+__all__ = ["ControllerLink"]
+
+SILENT_INTERVALS: Final = 3
+
+
+class ControllerLink:
+    """One operator's link.
+
+    Args:
+        file: the client's connection file; it may not exist yet.
+        label: what the controller's status calls us.
+        on_up: called when attached, with True for another controller than before.
+        on_messages: called with what comes unasked.
+        on_down: called with the reason when the connection is gone.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        label: str,
+        *,
+        on_up: Callable[[bool], None],
+        on_messages: Callable[[list[Any]], None],
+        on_down: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._file = file
+        self._label = label
+        self._on_up, self._on_messages, self._on_down = on_up, on_messages, on_down
+        self._uuid = os.urandom(16)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._link = Link(self._context, self._endpoints, "operator", "control", self._attach)
+        # (socket, our copy of its descriptor) of all and only sockets that the loop watches.
+        self._watched: list[tuple[zmq.Socket[bytes], int]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._next_request = 0
+        # Requests without an answer.
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._last_sent = 0.0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the controller has taken us in."""
+        return self._link.is_attached
+
+    @property
+    def problem(self) -> str:
+        """Why it is not up, in a sentence."""
+        return self._link.problem
+
+    @property
+    def last_heard(self) -> float:
+        """Monotonic time of the last word of the controller."""
+        return self._link.last_heard
+
+    def open(self) -> None:
+        """Begin to dial."""
+        self._link.open()
+        self._pump()
+
+    def close(self) -> None:
+        """End the link; requests under way fail."""
+        self._link.close("the daemon ends")
+        self._fail_requests("the daemon ends")
+        for timer in (self._timer, self._ping_timer):
+            if timer is not None:
+                timer.cancel()
+        self._watch_sockets()
+        self._context.term()
+
+    def dial_now(self) -> None:
+        """Dial at once if there is no connection: a new connection file was written."""
+        if self._link.state == "waiting":
+            self._link.close()
+            self.open()
+
+    def send(self, message: Any) -> None:
+        """Send a message, now or when there is a connection."""
+        self._last_sent = clock.monotonic()
+        self._link.send([message])
+        self._loop.call_soon(self._pump)
+
+    async def request(self, make: Callable[[int], Any]) -> Any:
+        """Send a request and return the value of its reply.
+
+        Args:
+            make: makes the message from the request's number.
+
+        Raises:
+            ControllerLost: there is no connection, or it was lost meanwhile.
+            ControlError: the controller refused; the error has its code.
+        """
+        if not self.is_up:
+            raise ControllerLost(f"there is no connection to the controller: {self.problem}")
+        self._next_request += 1
+        number = self._next_request
+        future = self._requests[number] = self._loop.create_future()
+        try:
+            self.send(make(number))
+            return await future
+        finally:
+            self._requests.pop(number, None)
+
+    # --- inside ---
+
+    def _endpoints(self) -> NativeEndpoints:
+        try:
+            data = files.read_private(self._file)
+        except FileNotFoundError:
+            raise ConnectionFileError(f"the controller has not written {self._file} yet") from None
+        except OSError as error:
+            raise ConnectionFileError(f"{self._file} cannot be read: {error.strerror}") from error
+        return connection_file.decode(data, str(self._file)).clusterd
+
+    def _attach(self, token: bytes) -> AttachClient:
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a uid without an entry in passwd
+            user = str(os.geteuid())
+        return AttachClient(self._uuid, token, os.getpid(), sockets.gethostname(), user, self._label)
+
+    def _pump(self) -> None:
+        link = self._link
+        while True:
+            self._handle(link.receive())
+            self._handle(link.tick())
+            if not _has_input(link.socket) and not _has_input(link.monitor):
+                break
+        self._watch_sockets()
+        self._plan()
+
+    def _handle(self, happened: list[Event]) -> None:
+        for event in happened:
+            match event:
+                case Up():
+                    self._plan_ping()
+                    self._on_up(event.is_new_controller)
+                case Received():
+                    self._received(event.messages)
+                case Down():
+                    self._fail_requests(event.reason)
+                    self._on_down(event.reason)
+                case Refusal():
+                    self._fail_requests(event.error.message)
+                    self._on_down(event.error.message)
+
+    def _received(self, messages: list[Any]) -> None:
+        unasked = []
+        for message in messages:
+            if isinstance(message, Reply | ErrorReply):
+                future = self._requests.pop(message.request, None)
+                if future is None or future.done():
+                    continue
+                if isinstance(message, Reply):
+                    future.set_result(message.value)
+                else:
+                    future.set_exception(ControlError(message.message, code=message.code, hint=message.hint))
+            else:
+                unasked.append(message)
+        if unasked:
+            self._on_messages(unasked)
+
+    def _fail_requests(self, reason: str) -> None:
+        requests, self._requests = self._requests, {}
+        for future in requests.values():
+            if not future.done():
+                future.set_exception(ControllerLost(f"the connection to the controller was lost: {reason}"))
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._link.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._pump)
+
+    def _plan_ping(self) -> None:
+        welcome = self._link.welcome
+        interval = welcome.limits.ping_interval if welcome is not None else 1.0
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+        self._ping_timer = self._loop.call_later(interval, self._ping, interval)
+
+    def _ping(self, interval: float) -> None:
+        if not self.is_up:
+            return  # planned again with the next Up
+        now = clock.monotonic()
+        if now - self.last_heard > SILENT_INTERVALS * interval:
+            self._handle(self._link.redial(f"the controller was silent for {now - self.last_heard:.0f} s"))
+            self._pump()
+        elif now - self._last_sent >= interval / 2:
+            self.send(Ping())
+        self._plan_ping()
+
+    def _watch_sockets(self) -> None:
+        wanted = [socket for socket in (self._link.socket, self._link.monitor) if socket is not None]
+        if [socket for socket, _ in self._watched] == wanted:
+            return
+        for _, copy in self._watched:
+            self._loop.remove_reader(copy)
+            os.close(copy)
+        self._watched = [(socket, os.dup(int(socket.getsockopt(zmq.FD)))) for socket in wanted]
+        for _, copy in self._watched:
+            self._loop.add_reader(copy, self._pump)
+
+
+def _has_input(socket: zmq.Socket[bytes] | None) -> bool:
+    return socket is not None and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

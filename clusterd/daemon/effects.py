@@ -1,0 +1,201 @@
+"""Performs the supervisor's actions, each once, in order, and returns what is known at once as events for it.
+
+Works without an event loop, so that the daemon can start others before it has one: what needs the controller goes to `link`,
+which keeps or drops it. Decides nothing. Every action may be repeated after a crash: starting is guarded by the launch id
+(its identity file is claimed by the process itself), the rest is idempotent.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clusterd.core.model import launch as specs_format
+from clusterd.core.model.ids import CONTROLLER
+from clusterd.core.supervisor import actions, events
+from clusterd.daemon import adoption, specs
+from clusterd.errors import ClusterdError, LaunchError
+from clusterd.launchers import registry
+from clusterd.system import clock, fault, files, process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clusterd.core.model.profile import Profile
+    from clusterd.core.supervisor.events import Event
+    from clusterd.daemon.places import Places
+    from clusterd.daemon.processes import Processes
+    from clusterd.daemon.story import Story
+    from clusterd.launchers.base import JobLauncher, ProcessLauncher
+
+__all__ = ["Effects", "Link"]
+
+
+class Link(Protocol):
+    """What is done through the controller. Lost messages are the supervisor's business: it compares generations."""
+
+    def set_desired(self, action: actions.SetDesired) -> None:
+        """Tell an agent its slots."""
+
+    def drain(self, action: actions.Drain) -> None:
+        """Tell the controller which engines get no new work; answers EnginesDrained."""
+
+    def resume_slots(self, action: actions.ResumeSlots) -> None:
+        """Tell an agent to try again."""
+
+    def dismiss(self, action: actions.Dismiss) -> None:
+        """Tell an agent that nobody wants to leave."""
+
+
+class Effects:
+    """Everything that the daemon does to the world.
+
+    Args:
+        places: the instance's files.
+        profile: called for the profile in effect.
+        processes: watches what is started here.
+        story: is told what is done.
+    """
+
+    def __init__(self, places: Places, profile: Callable[[], Profile], processes: Processes, story: Story) -> None:
+        self._places = places
+        self._profile = profile
+        self._processes = processes
+        self._story = story
+        # One launcher per name, made at first use.
+        self._launchers: dict[str, ProcessLauncher | JobLauncher] = {}
+        # Set by the loop as soon as there is one; until then the supervisor has not heard of any agent to speak to.
+        self.link: Link | None = None
+        # Set by the loop: begins to end the engines of a set, and reports ReapFinished later.
+        self.reap: Callable[[str], None] | None = None
+        # Sets to reap that were named before there was a loop.
+        self.reap_later: list[str] = []
+        # All kinds of action but those that are the driver's: Append, Answer, Refuse.
+        self._performers: dict[type[actions.Action], Callable[[Any], list[Event]]] = {
+            actions.Start: self._start,
+            actions.Adopt: self._adopt,
+            actions.Stop: self._stop,
+            actions.Submit: self._submit,
+            actions.Query: self._query,
+            actions.Cancel: self._cancel,
+            actions.Reap: self._reap,
+            actions.Dismiss: self._dismiss,
+            actions.SetDesired: lambda action: self._through_link("set_desired", action),
+            actions.Drain: lambda action: self._through_link("drain", action),
+            actions.ResumeSlots: lambda action: self._through_link("resume_slots", action),
+        }
+
+    def perform(self, action: actions.Action) -> list[Event]:
+        """Do it; return what followed at once."""
+        return self._performers[type(action)](action)
+
+    def forget(self, launch: str) -> None:
+        """Remove what a launch that has ended leaves in the runtime directory."""
+        for path in (
+            self._places.spec_file(launch),
+            self._places.identity_file("controller", launch),
+            self._places.identity_file("agent", launch),
+        ):
+            path.unlink(missing_ok=True)
+
+    def _start(self, action: actions.Start) -> list[Event]:
+        name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
+        try:
+            fault.point("daemon.start.before_spawn")
+            identity = self._spawn(action)
+            fault.point("daemon.start.after_spawn")
+        except (ClusterdError, OSError) as error:
+            reason = error.message if isinstance(error, ClusterdError) else str(error)
+            self._story.tell(
+                "launch_refused", f"{name} was not started: {reason}", unit=action.unit, launch=action.launch
+            )
+            return [events.LaunchRefused(action.launch, reason)]
+        self._story.tell(
+            "launch_started",
+            f"started the {name}: process {identity.pid}",
+            unit=action.unit,
+            launch=action.launch,
+            pid=identity.pid,
+        )
+        started = events.Started(action.launch, identity)
+        if self._processes.watch(action.launch, identity, self._places.log_file(action.unit)):
+            return [started]
+        return [started, events.LaunchExited(action.launch, "ended at once")]
+
+    def _spawn(self, action: actions.Start) -> specs_format.ProcessIdentity:
+        profile, places = self._profile(), self._places
+        launcher_name = (
+            profile.controller.launcher if action.unit == CONTROLLER else profile.engine_sets[action.unit].launcher
+        )
+        if launcher_name not in self._launchers:
+            self._launchers[launcher_name] = registry.make(launcher_name)
+        launcher = self._launchers[launcher_name]
+        if launcher.traits.has_queue:
+            raise LaunchError(f"the launcher {launcher_name} submits jobs, it starts no processes")
+        spec = (
+            specs.controller_spec(profile, places, action.launch)
+            if action.unit == CONTROLLER
+            else specs.agent_spec(profile, places, action.launch, action.unit, action.slots, action.generation)
+        )
+        files.atomic_write(places.spec_file(action.launch), specs_format.encode(spec), durable=False)
+        return launcher.start(specs.program(profile, places, action.launch, action.unit))  # type: ignore[union-attr]
+
+    def _adopt(self, action: actions.Adopt) -> list[Event]:
+        result = adoption.look_for(action, self._places)
+        name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
+        if result.identity is not None:
+            pid = result.identity.pid
+            if self._processes.watch(action.launch, result.identity, self._places.log_file(action.unit)):
+                text = f"adopted the {name}: process {pid}"
+                self._story.tell("launch_adopted", text, unit=action.unit, launch=action.launch, pid=pid)
+            else:
+                result = events.AdoptionResult(action.launch, "absent", None, f"process {pid} ended in this moment")
+        if result.verdict == "absent":
+            self._story.tell(
+                "launch_absent",
+                f"the {name} does not run any more: {result.evidence}",
+                unit=action.unit,
+                launch=action.launch,
+            )
+        return [result]
+
+    def _stop(self, action: actions.Stop) -> list[Event]:
+        number = signal.SIGTERM if action.how == "term" else signal.SIGKILL
+        name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
+        if self._processes.signal(action.launch, number):
+            verb = "asked to end" if action.how == "term" else "killed"
+            self._story.tell("launch_stopping", f"{verb}: the {name}", unit=action.unit, launch=action.launch)
+        return []
+
+    def _submit(self, action: actions.Submit) -> list[Event]:
+        return [events.LaunchRefused(action.launch, f"the launcher of {action.unit} has no queue")]
+
+    def _query(self, action: actions.Query) -> list[Event]:
+        return [events.QueryFailed(action.unit, clock.monotonic(), f"the launcher of {action.unit} has no queue")]
+
+    def _cancel(self, action: actions.Cancel) -> list[Event]:
+        self._story.tell(
+            "job_left", f"job {action.job} of {action.unit} cannot be cancelled: its launcher has no queue"
+        )
+        return []
+
+    def _reap(self, action: actions.Reap) -> list[Event]:
+        if self.reap is None:
+            self.reap_later.append(action.unit)
+        else:
+            self.reap(action.unit)
+        return []
+
+    def _through_link(self, method: str, action: actions.Action) -> list[Event]:
+        if self.link is not None:
+            getattr(self.link, method)(action)
+        return []
+
+    def _dismiss(self, action: actions.Dismiss) -> list[Event]:
+        identity = adoption.read_identity(self._places.identity_file("agent", action.launch))
+        self._story.tell("agent_dismissed", f"an agent of an earlier launch ({action.launch}) is told to leave")
+        if identity is not None:
+            process.send_signal(identity, signal.SIGTERM)
+        elif self.link is not None:
+            self.link.dismiss(action)
+        return []

@@ -1,0 +1,209 @@
+"""The daemon as an operator of the controller: what the controller says becomes events, what the supervisor wants becomes requests.
+
+Invariant: the roster is complete before the supervisor hears of a single engine: on each connection the full list is asked for
+first, and what changes follows it on the same connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from clusterd.core.supervisor import events
+from clusterd.core.wire.messages import (
+    AgentNotice,
+    ControllerStatus,
+    Drain,
+    Drained,
+    EngineInfo,
+    EnginesChanged,
+    ListEngines,
+    ResumeSlots,
+    SetDesired,
+)
+from clusterd.errors import ClusterdError, ControlError
+from clusterd.system import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from clusterd.core.supervisor import actions
+    from clusterd.daemon.controller_link import ControllerLink
+    from clusterd.daemon.driver import Driver
+    from clusterd.daemon.roster import Roster
+    from clusterd.daemon.story import Story
+
+__all__ = ["Operator"]
+
+_log = logging.getLogger("clusterd.daemon")
+FAR_GENERATION: Final = 2**62
+"""Newer than any order: the last one that an agent gets."""
+
+
+class Operator:
+    """Between the link and the supervisor.
+
+    Args:
+        link: to the controller.
+        roster: what it says is kept there.
+        driver: for the supervisor's state.
+        story: is told of engines that come and go.
+        feed: takes events.
+    """
+
+    def __init__(
+        self,
+        link: ControllerLink,
+        roster: Roster,
+        driver: Driver,
+        story: Story,
+        feed: Callable[..., None],
+    ) -> None:
+        self._link, self._roster, self._driver, self._story, self._feed = link, roster, driver, story, feed
+        # Launch that the controller at the other end says it is; empty while there is none.
+        self._launch = ""
+        # Wire id -> (set, slot) of engines that were told to be drained.
+        self._draining: dict[int, tuple[str, int]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what the link tells ---
+
+    def up(self) -> None:
+        """We are attached: find out to whom, then what engines there are."""
+        self._go(self._introduce())
+
+    def down(self, reason: str) -> None:
+        """The connection is gone."""
+        launch, self._launch = self._launch, ""
+        self._draining.clear()
+        if launch:
+            self._story.tell("controller_unreachable", f"lost the connection to the controller: {reason}")
+            self._feed(events.ControllerUnreachable(launch, reason))
+
+    def receive(self, messages: list[Any]) -> None:
+        """Take notices."""
+        now = clock.monotonic()
+        touched: set[str] = set()
+        for message in messages:
+            match message:
+                case EnginesChanged():
+                    touched |= self._roster.change(message.added, message.removed)
+                    for gone in message.removed:
+                        name = f"{gone.engine_set}/{gone.slot}"
+                        text = f"engine {name} (id {gone.id}) is gone: {gone.cause}"
+                        self._story.tell("engine_gone", text, engine=name, id=gone.id, cause=gone.cause)
+                case AgentNotice():
+                    self._agent_notice(message, now)
+                case Drained():
+                    self._drained(message.engines)
+        if touched:
+            self._feed(*(self._roster.observed(unit, now) for unit in sorted(touched) if unit))
+
+    # --- what the supervisor wants ---
+
+    def set_desired(self, action: actions.SetDesired) -> None:
+        """Tell an agent its slots."""
+        slots = list(action.slots)
+        self._ask(lambda number: SetDesired(number, action.launch, action.generation, slots))
+
+    def resume_slots(self, action: actions.ResumeSlots) -> None:
+        """Tell an agent to try again."""
+        self._ask(lambda number: ResumeSlots(number, action.launch))
+
+    def dismiss(self, action: actions.Dismiss) -> None:
+        """Tell an agent to end all its engines; it has no other way to be told from afar."""
+        self._ask(lambda number: SetDesired(number, action.launch, FAR_GENERATION, []))
+
+    def drain(self, action: actions.Drain) -> None:
+        """Tell the controller which engines get no new work."""
+        engines = self._roster.in_slots(action.engine_set, action.slots)
+        for wire_id, slot in engines.items():
+            if action.is_draining:
+                self._draining[wire_id] = (action.engine_set, slot)
+            else:
+                self._draining.pop(wire_id, None)
+        if engines:
+            self._go(self._drain(list(engines), is_draining=action.is_draining))
+
+    async def resume(self, engine_set: str, slots: list[int]) -> None:
+        """Have the agent of a set try again in these slots."""
+        launches = self._driver.supervisor.state.of_unit(engine_set)
+        if not launches:
+            raise ControlError(f"{engine_set} has no agent to tell", hint="clusterctl status says why")
+        for launch in launches:
+            mine = [slot for slot in slots if slot in launch.slots]
+            if mine:
+                await self._resume(launch.id, mine)
+
+    # --- inside ---
+
+    async def _resume(self, launch: str, slots: list[int]) -> None:
+        await self._link.request(lambda number: ResumeSlots(number, launch, slots))
+
+    async def _introduce(self) -> None:
+        about = await self._link.request(ControllerStatus)
+        launch = self._launch = str(about["launch"])
+        self._story.tell("controller_ready", f"connected to the controller, process {about['pid']}", launch=launch)
+        self._feed(events.ControllerReady(launch))
+        asked_at = clock.monotonic()
+        listed = await self._link.request(ListEngines)
+        self._roster.replace(msgspec.convert(listed, list[EngineInfo]))
+        known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
+        self._feed(*(self._roster.observed(unit, asked_at) for unit in sorted(known) if unit))
+
+    async def _drain(self, engines: list[int], *, is_draining: bool) -> None:
+        answer = await self._link.request(lambda number: Drain(number, engines, is_draining))
+        if is_draining:
+            self._drained(answer["idle"])
+
+    def _drained(self, engines: list[int]) -> None:
+        by_set: dict[str, list[int]] = {}
+        for wire_id in engines:
+            if place := self._draining.pop(wire_id, None):
+                by_set.setdefault(place[0], []).append(place[1])
+        self._feed(*(events.EnginesDrained(unit, tuple(sorted(slots))) for unit, slots in by_set.items()))
+
+    def _agent_notice(self, notice: AgentNotice, now: float) -> None:
+        known = self._roster.agents.get(notice.launch)
+        self._roster.note_agent(notice)
+        if notice.event in {"lost", "left"}:
+            evidence = "its connection is lost" if notice.event == "lost" else "it said goodbye"
+            self._feed(events.AgentUnreachable(notice.launch, evidence))
+            return
+        before = set() if known is None else set(known.warnings)
+        for warning in notice.warnings:
+            if warning not in before:
+                text = f"{notice.engine_set}: {warning}"
+                self._story.tell("warning", text, level=logging.WARNING, unit=notice.engine_set)
+        self._tell_crash_loops(notice, known)
+        slots = tuple(events.SlotView(slot.slot, slot.state, slot.reason) for slot in notice.slots)
+        self._feed(events.AgentReported(notice.launch, notice.generation, slots, now))
+
+    def _tell_crash_loops(self, notice: AgentNotice, known: AgentNotice | None) -> None:
+        before = {slot.slot for slot in known.slots if slot.state == "crash-loop"} if known is not None else set()
+        for slot in notice.slots:
+            if slot.state == "crash-loop" and slot.slot not in before:
+                name = f"{notice.engine_set}/{slot.slot}"
+                text = f"{name} is not started any more: {slot.reason}"
+                self._story.tell("crash_loop", text, level=logging.ERROR, engine=name)
+
+    def _ask(self, make: Callable[[int], Any]) -> None:
+        async def ask() -> None:
+            await self._link.request(make)
+
+        self._go(ask())
+
+    def _go(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await coroutine
+            except ClusterdError as error:
+                # Not lost for good: the next report of the agent shows an older generation, the next connection begins anew.
+                _log.debug("the controller did not take it: %s", error.message)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,284 @@
+"""What the control socket offers, done by the daemon: commands become events of the supervisor, questions are answered from views.
+
+Commands return when the wish is durable. Nothing here waits for the world, except a question to the controller, with a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from clusterd import __version__
+from clusterd.core.model import connection as connection_file
+from clusterd.core.model.ids import CONTROLLER
+from clusterd.core.supervisor import events
+from clusterd.core.wire.messages import ControllerStatus
+from clusterd.daemon.engine_commands import command_engines
+from clusterd.daemon.logs import LogFiles, sources_of
+from clusterd.daemon.profiles import EFFECTS
+from clusterd.daemon.startup import default_set
+from clusterd.daemon.status import cluster_status, engine_list
+from clusterd.errors import ClusterdError
+from clusterd.system import clock
+from clusterd.system.paths import host_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from clusterd.control.authorize import Caller
+    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, StatusQuery, Stop, Targets
+    from clusterd.daemon.loop import Daemon
+
+__all__ = ["Service"]
+
+Request: TypeAlias = (
+    events.StartRequested
+    | events.StopRequested
+    | events.ScaleRequested
+    | events.RestartRequested
+    | events.ResumeRequested
+)
+
+CONTROLLER_PATIENCE: Final = 0.2
+"""Seconds that a question to the controller may delay `status`: without its answer the task counts are left out."""
+
+
+class Service:
+    """The API of one daemon; see `control.service` for what each method means."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.name = daemon.places.name
+        self._started_at = clock.wall()
+        self._started = clock.monotonic()
+
+    # --- questions ---
+
+    def version(self) -> dict[str, Any]:
+        """Release, profile, process."""
+        return {
+            "release": __version__,
+            "profile": self.name,
+            "pid": os.getpid(),
+            "uid": os.geteuid(),
+            "host": host_id(),
+        }
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """The only one."""
+        seen = self._view()
+        return [{key: seen[key] for key in ("cluster", "state", "desired", "is_converged")}]
+
+    async def status(self, request: StatusQuery) -> dict[str, Any]:
+        """Everything."""
+        if request.wait is not None:
+            await self._wait(request)
+        daemon = self._daemon
+        # Before anything is read: what changes while the controller is asked is then told by the next poll.
+        number = daemon.story.number
+        about = await self._ask_controller()
+        seen = self._view()
+        source = daemon.profile
+        return {
+            **seen,
+            "seq": number,
+            "tasks": about.get("tasks"),
+            "clients": None if not about else len([c for c in about["clients"] if not c["is_operator"]]),
+            "warnings": self._warnings(),
+            "daemon": {
+                "pid": os.getpid(),
+                "release": __version__,
+                "uid": os.geteuid(),
+                "host": host_id(),
+                "started_at": self._started_at,
+                "uptime": clock.monotonic() - self._started,
+                "profile": self.name,
+                "profile_file": str(source.path),
+                "profile_loaded_at": source.loaded_at,
+                "runtime_dir": str(daemon.places.runtime),
+                "state_dir": str(daemon.places.state),
+                "ends_on_stop": daemon.ends_on_stop,
+            },
+        }
+
+    async def engines(self) -> list[dict[str, Any]]:
+        """Each slot."""
+        return engine_list(self._daemon.driver.supervisor, self._daemon.roster)
+
+    def connection(self) -> dict[str, Any]:
+        """The connection files."""
+        places = self._daemon.places
+        file = places.security / connection_file.CLIENT_FILE
+        url = ""
+        # Not written yet, or just being replaced: is_ready says so.
+        with contextlib.suppress(OSError, ClusterdError):
+            url = connection_file.decode(file.read_bytes(), str(file)).clusterd.data
+        state = self._view()["controller"]["state"]
+        return {
+            "profile": self.name,
+            "profile_dir": str(places.state),
+            "client_file": str(file),
+            "engine_file": str(places.security / connection_file.ENGINE_FILE),
+            "controller": state,
+            "url": url,
+            "is_ready": bool(url) and state == "running",
+            "is_local_only": url.startswith("ipc:") or "//127." in url,
+        }
+
+    def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
+        """Lines of log files; of the daemon from memory where its log goes elsewhere (systemd's journal, a terminal)."""
+        sets = self._daemon.driver.supervisor.sets()
+        files = LogFiles(self._daemon.places.logs, sources_of(request.source, sets))
+        if request.source == "daemon" and not _is_our_log(self._daemon):
+            return self._own_lines(request)
+        return files.lines(request.tail, follow=request.follow)
+
+    def events(self, request: Events) -> AsyncGenerator[dict[str, Any]]:
+        """The story."""
+        return self._events(request.since, follow=request.follow)
+
+    # --- commands ---
+
+    async def start(self, request: Start, caller: Caller) -> dict[str, Any]:
+        """Run."""
+        self._daemon.end_when_idle(wanted=False)
+        counts = {} if request.n is None else {default_set(self._daemon.profile): request.n}
+        return self._command("start", events.StartRequested(self._number(), counts), caller)
+
+    async def stop(self, request: Stop, caller: Caller) -> dict[str, Any]:
+        """Run nothing, and end if asked to, or if `clusterctl start` began this daemon."""
+        answer = self._command("stop", events.StopRequested(self._number()), caller)
+        ends_daemon = self._daemon.ends_on_stop if request.daemon is None else request.daemon
+        if request.timeout is not None:
+            self._daemon.kill_after(request.timeout)
+        self._daemon.end_when_idle(wanted=ends_daemon)
+        return {**answer, "ends_daemon": ends_daemon}
+
+    async def restart(self, request: Restart, caller: Caller) -> dict[str, Any]:
+        """End and start again."""
+        unit = "" if request.what == "all" else request.what
+        return self._command(f"restart {request.what}", events.RestartRequested(self._number(), unit), caller)
+
+    async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
+        """Wish for engines."""
+        event = events.ScaleRequested(self._number(), engine_set, request.n)
+        return self._command(f"scale {engine_set} to {request.n}", event, caller)
+
+    async def resume(self, engine_set: str, request: Resume, caller: Caller) -> dict[str, Any]:
+        """Try again."""
+        if request.slots is not None and engine_set != CONTROLLER:
+            await self._daemon.resume_slots(engine_set, request.slots)
+            return {"cluster": self.name}
+        return self._command(f"resume {engine_set}", events.ResumeRequested(self._number(), engine_set), caller)
+
+    async def command_engines(self, command: str, request: Targets, caller: Caller) -> dict[str, Any]:
+        """Act on engines."""
+        self._tell(f"{command} {', '.join(map(str, request.targets))}", caller)
+        return await command_engines(self._daemon, command, request.targets)
+
+    async def reload(self, caller: Caller) -> dict[str, Any]:
+        """Read the profile again."""
+        self._tell("reload", caller)
+        changes = self._daemon.reload()
+        return {
+            "profile_file": str(self._daemon.profile.path),
+            "changes": [
+                {
+                    "setting": change.path,
+                    "applies": change.applies,
+                    "effect": EFFECTS[change.applies].format(engine_set=change.engine_set),
+                }
+                for change in changes
+            ],
+        }
+
+    # --- inside ---
+
+    def _number(self) -> int:
+        return self._daemon.driver.new_request()
+
+    def _tell(self, what: str, caller: Caller) -> None:
+        self._daemon.story.tell("command", f"{what}, asked for by {caller}", uid=caller.uid, pid=caller.pid)
+
+    def _command(self, what: str, event: Request, caller: Caller) -> dict[str, Any]:
+        self._tell(what, caller)
+        answer = self._daemon.command(event, event.request)
+        return {"cluster": self.name, **answer}
+
+    def _view(self) -> dict[str, Any]:
+        daemon = self._daemon
+        return cluster_status(
+            daemon.driver.supervisor,
+            daemon.roster,
+            heard_at=daemon.link.last_heard if daemon.link.is_up else None,
+            link_problem=daemon.link.problem,
+            now=clock.monotonic(),
+        )
+
+    async def _ask_controller(self) -> dict[str, Any]:
+        if not self._daemon.link.is_up:
+            return {}
+        try:
+            async with asyncio.timeout(CONTROLLER_PATIENCE):
+                value = await self._daemon.link.request(ControllerStatus)
+        except (TimeoutError, ClusterdError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _warnings(self) -> list[str]:
+        daemon = self._daemon
+        found = list(daemon.warnings)
+        if daemon.profile.problem:
+            found.append(daemon.profile.problem)
+        for notice in daemon.roster.agents.values():
+            found += [f"{notice.engine_set}: {warning}" for warning in notice.warnings]
+        if daemon.driver.broken is not None:
+            found.append(f"the journal cannot be written: {daemon.driver.broken.message}")
+        return list(dict.fromkeys(found))
+
+    async def _wait(self, request: StatusQuery) -> None:
+        story = self._daemon.story
+        # When the time is over the status tells how far it is.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(request.timeout):
+                if request.wait == "change":
+                    # A number above ours is of an earlier daemon: everything is news.
+                    while story.number == request.since:
+                        await self._next_change()
+                else:
+                    while not ((seen := self._view())["is_converged"] or seen["is_stuck"]):
+                        await self._next_change()
+
+    async def _next_change(self) -> None:
+        changed = asyncio.Event()
+        self._daemon.story.call_at_next_change(changed.set)
+        try:
+            await changed.wait()
+        finally:
+            self._daemon.story.forget(changed.set)
+
+    async def _events(self, since: int, *, follow: bool) -> AsyncGenerator[dict[str, Any]]:
+        while True:
+            for event in self._daemon.story.since(since):
+                yield event
+            since = self._daemon.story.number
+            if not follow:
+                return
+            await self._next_change()
+
+    async def _own_lines(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
+        known = self._daemon.story.since(0)
+        for event in known[-request.tail :] if request.tail else []:
+            yield {"source": "daemon", "line": event["text"]}
+        if request.follow:
+            async for event in self._events(self._daemon.story.number, follow=True):
+                yield {"source": "daemon", "line": event["text"]}
+
+
+def _is_our_log(daemon: Daemon) -> bool:
+    try:
+        return os.path.samestat(os.fstat(2), (daemon.places.logs / "daemon.log").stat())
+    except OSError:
+        return False
