@@ -1,8 +1,8 @@
-"""The daemon's connection to the controller, in the event loop: an operator's Link, its sockets watched, its requests answered.
+"""The daemon's connection to the controller, in the event loop: an operator's Link, its descriptors watched, its requests answered.
 
 ZeroMQ's descriptor is edge-triggered: it tells once that something came, and not again for what is still there. So after every
-receive and every send all that is ready is taken, until the socket itself says that nothing is left. The descriptors are
-watched as copies: the Link closes its sockets by itself, and a number that is reused must not be ours to watch.
+receive and every send all that is ready is taken, until the link and its sockets say that nothing is left. The descriptors
+are watched as copies: the Link closes its own by itself, and a number that is reused must not be ours to watch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import select
 import socket as sockets
 from typing import TYPE_CHECKING, Any, Final
-
-import zmq
 
 from clusterd.core.model import connection as connection_file
 from clusterd.core.wire.messages import AttachClient, ErrorReply, Ping, Reply
@@ -39,29 +38,27 @@ class ControllerLink:
     Args:
         file: the client's connection file; it may not exist yet.
         label: what the controller's status calls us.
-        on_up: called when attached, with True for another controller than before.
+
+    Attributes:
+        on_up: called when attached.
         on_messages: called with what comes unasked.
         on_down: called with the reason when the connection is gone.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        label: str,
-        *,
-        on_up: Callable[[bool], None],
-        on_messages: Callable[[list[Any]], None],
-        on_down: Callable[[str], None],
-    ) -> None:
+    def __init__(self, file: Path, label: str) -> None:
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_messages: Callable[[list[Any]], None] = lambda _messages: None
+        self.on_down: Callable[[str], None] = lambda _reason: None
         self._loop = asyncio.get_running_loop()
         self._file = file
         self._label = label
-        self._on_up, self._on_messages, self._on_down = on_up, on_messages, on_down
         self._uuid = os.urandom(16)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = Link(self._context, self._endpoints, "operator", "control", self._attach)
-        # (socket, our copy of its descriptor) of all and only sockets that the loop watches.
-        self._watched: list[tuple[zmq.Socket[bytes], int]] = []
+        # Made when the controller is on another host.
+        self._context: Any = None
+        self._link = Link(self._zmq_context, self._endpoints, "operator", "control", self._attach)
+        # What the link wants to be watched, as it last said, and our copies of these descriptors.
+        self._pollables: list[tuple[Any, int]] = []
+        self._copies: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
         self._next_request = 0
@@ -96,8 +93,9 @@ class ControllerLink:
         for timer in (self._timer, self._ping_timer):
             if timer is not None:
                 timer.cancel()
-        self._watch_sockets()
-        self._context.term()
+        self._watch()
+        if self._context is not None:
+            self._context.term()
 
     def dial_now(self) -> None:
         """Dial at once if there is no connection: a new connection file was written."""
@@ -150,14 +148,22 @@ class ControllerLink:
             user = str(os.geteuid())
         return AttachClient(self._uuid, token, os.getpid(), sockets.gethostname(), user, self._label)
 
+    def _zmq_context(self) -> Any:
+        import zmq  # noqa: PLC0415 - 30 ms that a controller on this host does not cost
+
+        if self._context is None:
+            self._context = zmq.Context()
+        return self._context
+
     def _pump(self) -> None:
         link = self._link
         while True:
-            self._handle(link.receive())
+            received = link.receive()
+            self._handle(received)
             self._handle(link.tick())
-            if not _has_input(link.socket) and not _has_input(link.monitor):
+            if not received and not any(_has_input(pollable) for pollable, _ in link.pollables()):
                 break
-        self._watch_sockets()
+        self._watch()
         self._plan()
 
     def _handle(self, happened: list[Event]) -> None:
@@ -165,15 +171,15 @@ class ControllerLink:
             match event:
                 case Up():
                     self._plan_ping()
-                    self._on_up(event.is_new_controller)
+                    self.on_up()
                 case Received():
                     self._received(event.messages)
                 case Down():
                     self._fail_requests(event.reason)
-                    self._on_down(event.reason)
+                    self.on_down(event.reason)
                 case Refusal():
                     self._fail_requests(event.error.message)
-                    self._on_down(event.error.message)
+                    self.on_down(event.error.message)
 
     def _received(self, messages: list[Any]) -> None:
         unasked = []
@@ -189,7 +195,7 @@ class ControllerLink:
             else:
                 unasked.append(message)
         if unasked:
-            self._on_messages(unasked)
+            self.on_messages(unasked)
 
     def _fail_requests(self, reason: str) -> None:
         requests, self._requests = self._requests, {}
@@ -223,17 +229,36 @@ class ControllerLink:
             self.send(Ping())
         self._plan_ping()
 
-    def _watch_sockets(self) -> None:
-        wanted = [socket for socket in (self._link.socket, self._link.monitor) if socket is not None]
-        if [socket for socket, _ in self._watched] == wanted:
+    def _watch(self) -> None:
+        wanted = self._link.pollables()
+        if wanted == self._pollables:
             return
-        for _, copy in self._watched:
+        for copy in self._copies:
             self._loop.remove_reader(copy)
+            self._loop.remove_writer(copy)
             os.close(copy)
-        self._watched = [(socket, os.dup(int(socket.getsockopt(zmq.FD)))) for socket in wanted]
-        for _, copy in self._watched:
-            self._loop.add_reader(copy, self._pump)
+        self._pollables = wanted
+        self._copies = [os.dup(_descriptor(pollable)) for pollable, _ in wanted]
+        for copy, (_, flags) in zip(self._copies, wanted, strict=True):
+            if flags & select.POLLIN:
+                self._loop.add_reader(copy, self._pump)
+            if flags & select.POLLOUT:
+                self._loop.add_writer(copy, self._pump)
 
 
-def _has_input(socket: zmq.Socket[bytes] | None) -> bool:
-    return socket is not None and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+def _descriptor(pollable: Any) -> int:
+    """Return the descriptor to watch: of a ZeroMQ socket, its signal; it becomes readable whatever happened."""
+    if isinstance(pollable, int):
+        return pollable
+    import zmq  # noqa: PLC0415 - loaded: it is one of its sockets
+
+    return int(pollable.getsockopt(zmq.FD))
+
+
+def _has_input(pollable: Any) -> bool:
+    """Say whether a ZeroMQ socket holds more; a plain descriptor will say so itself."""
+    if isinstance(pollable, int):
+        return False
+    import zmq  # noqa: PLC0415 - as above
+
+    return bool(int(pollable.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

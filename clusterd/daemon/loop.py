@@ -63,14 +63,8 @@ class Daemon:
         # Ends of sets' engines that are under way; kept so that they are not collected.
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager = ServiceManager(self._loop)
-        self._operator: Operator
-        self.link = ControllerLink(
-            self.places.security / connection_file.CLIENT_FILE,
-            f"clusterd serve {self.places.name}",
-            on_up=lambda _is_new: self._operator.up(),
-            on_messages=self._operator.receive,
-            on_down=self._operator.down,
-        )
+        file = self.places.security / connection_file.CLIENT_FILE
+        self.link = ControllerLink(file, f"clusterd serve {self.places.name}")
         self._operator = Operator(self.link, self.roster, self.driver, self.story, self.feed)
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> int:

@@ -68,6 +68,7 @@ class Operator:
         # Wire id -> (set, slot) of engines that were told to be drained.
         self._draining: dict[int, tuple[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        link.on_up, link.on_messages, link.on_down = self.up, self.receive, self.down
 
     # --- what the link tells ---
 
