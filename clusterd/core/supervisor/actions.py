@@ -111,7 +111,7 @@ class Cancel(_Action, frozen=True):
 
 
 class Dismiss(_Action, frozen=True):
-    """An agent reports under a launch that is over: tell it to end itself and its engines."""
+    """An agent speaks under a launch that is over, or that has no identity yet: tell it to end itself and its engines."""
 
     launch: str
 

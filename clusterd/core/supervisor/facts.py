@@ -270,6 +270,9 @@ def _agent_reported(supervisor: Supervisor, event: events.AgentReported) -> None
     watch = supervisor.launches[event.launch]
     watch.reported_generation = max(watch.reported_generation, event.generation)
     watch.report = Observation(event.slots, event.asked_at)
+    released = set(launch.lingering) - {slot.slot for slot in event.slots}
+    if released and event.generation >= launch.generation:
+        supervisor.record(records.SlotsReleased(supervisor.name, launch.id, tuple(sorted(released))))
     if event.generation < launch.generation and not launch.is_stopping:
         supervisor.act(actions.SetDesired(launch.id, launch.unit, launch.generation, launch.slots))
 

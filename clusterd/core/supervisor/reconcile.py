@@ -8,7 +8,7 @@ of time; every wait has a deadline or an answer that must come.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import actions, records
@@ -37,7 +37,7 @@ def reconcile(supervisor: Supervisor) -> None:
         _engine_set(supervisor, unit)
     for launch in list(supervisor.state.launches.values()):
         _drive_stop(supervisor, launch)
-    for unit in [CONTROLLER, *supervisor.sets()]:
+    for unit in dict.fromkeys([CONTROLLER, *supervisor.sets(), *supervisor.units]):
         _query(supervisor, unit)
 
 
@@ -153,20 +153,20 @@ def _drain(supervisor: Supervisor, unit: str, wanted: set[int]) -> set[int]:
 def _assign(supervisor: Supervisor, unit: str, wanted: set[int], given_up: set[int]) -> None:
     """Change what existing launches hold: take away what is given up, add what is free and fits."""
     state, watch = supervisor.state, supervisor.unit(unit)
-    free = sorted(wanted - _held(supervisor, unit))
     capacity = supervisor.unit_settings(unit).traits.capacity
     for launch in state.of_unit(unit):
         if launch.is_stopping:
             continue
         slots = [slot for slot in launch.slots if slot not in given_up]
+        free = sorted(wanted - _held(supervisor, unit, apart_from=launch))
         room = len(free) if capacity is None else max(0, capacity - len(slots))
-        added, free = free[:room], free[room:]
-        slots = sorted(slots + added)
+        slots = sorted(slots + free[:room])
         if not slots:
             supervisor.stop(launch, "none of its engines is wanted any more")
         elif slots != list(launch.slots):
             generation = state.desired[unit].generation + 1
-            supervisor.record(records.SlotsAssigned(supervisor.name, launch.id, tuple(slots), generation))
+            lingering = tuple(sorted({*launch.slots, *launch.lingering} - set(slots)))
+            supervisor.record(records.SlotsAssigned(supervisor.name, launch.id, tuple(slots), generation, lingering))
             # An agent that has not reported yet is told when it does: its report will show an older generation.
             if supervisor.launches[launch.id].reported_generation >= 0:
                 supervisor.act(actions.SetDesired(launch.id, unit, generation, tuple(slots)))
@@ -192,9 +192,20 @@ def _launch(supervisor: Supervisor, unit: str, wanted: set[int]) -> None:
         supervisor.intend(unit, tuple(free[first : first + capacity]), state.desired[unit].generation)
 
 
-def _held(supervisor: Supervisor, unit: str) -> set[int]:
-    """Return the slots of all launches that may still run, those that are stopping among them."""
-    return {slot for launch in supervisor.state.of_unit(unit) for slot in launch.slots}
+def _held(supervisor: Supervisor, unit: str, *, apart_from: Launch | None = None) -> set[int]:
+    """Return the slots of all launches that may still run, stopping ones and what they have not given up yet included.
+
+    Args:
+        supervisor: whose.
+        unit: an engine set.
+        apart_from: a launch that may have back what it has not given up yet.
+    """
+    held = set[int]()
+    for launch in supervisor.state.of_unit(unit):
+        held.update(launch.slots)
+        if apart_from is None or launch.id != apart_from.id:
+            held.update(launch.lingering)
+    return held
 
 
 def _reap(supervisor: Supervisor, unit: str) -> None:
@@ -216,12 +227,19 @@ def _drive_stop(supervisor: Supervisor, launch: Launch) -> None:
     watch = supervisor.launches[launch.id]
     if not launch.is_stopping or watch.phase is not Phase.PRESENT:
         return
+    how: Literal["term", "kill"] = "term"
     if watch.kill_at is None:
         watch.kill_at = supervisor.now + supervisor.unit_settings(launch.unit).stop_timeout
-        supervisor.act(actions.Stop(launch.id, launch.unit, "term", launch.identity, launch.job))
     elif supervisor.now >= watch.kill_at:
+        how = "kill"
         watch.kill_at = supervisor.now + KILL_AGAIN
-        supervisor.act(actions.Stop(launch.id, launch.unit, "kill", launch.identity, launch.job))
+    else:
+        return
+    if launch.identity is None and not launch.job:
+        # It has spoken, but the answer that gives its identity or job id is still on its way.
+        supervisor.act(actions.Dismiss(launch.id))
+    else:
+        supervisor.act(actions.Stop(launch.id, launch.unit, how, launch.identity, launch.job))
 
 
 def _query(supervisor: Supervisor, unit: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "RunChanged",
     "SlotsAssigned",
+    "SlotsReleased",
     "StopIntended",
     "UnitHalted",
     "UnitOrphaned",
@@ -98,11 +99,23 @@ class LaunchConfirmed(_Record, frozen=True, tag=True):
 
 
 class SlotsAssigned(_Record, frozen=True, tag=True):
-    """A launch is to hold these slots from now on."""
+    """A launch is to hold these slots from now on.
+
+    Attributes:
+        lingering: slots that it is to give up and has not said that it has: no other launch may have them yet.
+    """
 
     launch: str
     slots: tuple[int, ...]
     generation: int
+    lingering: tuple[int, ...] = ()
+
+
+class SlotsReleased(_Record, frozen=True, tag=True):
+    """A launch has said that it has given up these slots."""
+
+    launch: str
+    slots: tuple[int, ...]
 
 
 class StopIntended(_Record, frozen=True, tag=True):
@@ -162,6 +175,7 @@ Record: TypeAlias = (
     | LaunchStarted
     | LaunchConfirmed
     | SlotsAssigned
+    | SlotsReleased
     | StopIntended
     | LaunchEnded
     | UnitOrphaned

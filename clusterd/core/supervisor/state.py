@@ -28,6 +28,7 @@ class Launch(Struct, frozen=True):
         is_job: it was submitted to a batch system; else it is a process of this host.
         slots: what it holds or is to hold, ascending; empty for a controller, and for what is about to be stopped.
         generation: of these slots.
+        lingering: slots that it was told to give up and has not said that it has: nobody else may have them yet.
         identity: the process, None as long as it is not known or when it is a job.
         job: the batch system's id, empty likewise.
         is_confirmed: it was ready at some time.
@@ -40,6 +41,7 @@ class Launch(Struct, frozen=True):
     is_job: bool = False
     slots: tuple[int, ...] = ()
     generation: int = 0
+    lingering: tuple[int, ...] = ()
     identity: ProcessIdentity | None = None
     job: str = ""
     is_confirmed: bool = False
@@ -100,8 +102,14 @@ class State:
                 self._change(record.launch, is_confirmed=True)
             case records.SlotsAssigned():
                 if launch := self.launches.get(record.launch):
-                    self._change(record.launch, slots=record.slots, generation=record.generation)
+                    self._change(
+                        record.launch, slots=record.slots, generation=record.generation, lingering=record.lingering
+                    )
                     self._saw_generation(launch.unit, record.generation)
+            case records.SlotsReleased():
+                if launch := self.launches.get(record.launch):
+                    left = tuple(slot for slot in launch.lingering if slot not in record.slots)
+                    self._change(record.launch, lingering=left)
             case records.StopIntended():
                 self._change(record.launch, stop_reason=record.reason, is_failed=record.is_failure)
             case records.LaunchEnded():
@@ -133,6 +141,8 @@ class State:
             )
             if launch.identity is not None or launch.job:
                 made.append(records.LaunchStarted(name, launch.id, launch.identity, launch.job))
+            if launch.lingering:
+                made.append(records.SlotsAssigned(name, launch.id, launch.slots, launch.generation, launch.lingering))
             if launch.is_confirmed:
                 made.append(records.LaunchConfirmed(name, launch.id))
             if launch.is_stopping:

@@ -14,6 +14,7 @@ from clusterd.storage import journal as journal_module
 from clusterd.storage import segment
 from clusterd.storage.journal import Journal
 from clusterd.system import fault
+from tests import cells
 
 BATCHES = [[b"one"], [b"two", b"", b"three" * 10], [b"\xc1BAT four"]]
 RECORDS = [record for batch in BATCHES for record in batch]
@@ -245,7 +246,10 @@ with Journal.open(Path(sys.argv[1])) as journal:
             journal.compact(records)
 """
 POINTS = [name for name in fault.POINTS if name.startswith("journal.")]
-CELLS = [(name, n) for name in POINTS for n in (1, 2) if (name, n) != ("journal.repair.before_truncate", 2)]
+TABLE = "journal: killed at every write, fsync and rename"
+CELLS = cells.declare(
+    TABLE, [(name, n) for name in POINTS for n in (1, 2) if (name, n) != ("journal.repair.before_truncate", 2)]
+)
 
 
 def run_writer(directory, **environment):
@@ -281,6 +285,7 @@ def test_killed_at_every_fault_point_nothing_acknowledged_is_lost(directory, nam
     assert again.returncode == 0, again.stderr
     assert sum(1 for _ in directory.glob("journal-*.log")) == 1
     assert not list(directory.glob("*.tmp"))
+    cells.record_cell(TABLE, (name, n))
 
 
 def test_interrupted_append_ends_the_use(directory, monkeypatch):
