@@ -83,6 +83,11 @@ class Executor:
             m.CLEAR: self._clear,
         }
 
+    @property
+    def is_running(self) -> bool:
+        """True while user code runs that can be interrupted."""
+        return self._is_interruptible
+
     def on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Handler of SIGINT: ends the running task; between tasks it does nothing."""
         if self._is_interruptible:

@@ -14,14 +14,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
+from clusterd.core.model.page import epoch_of
 from clusterd.core.wire import messages as m
+from clusterd.core.wire import payload
 from clusterd.core.wire.frames import find_body, place_body
 from clusterd.core.wire.session import check_payload
 from clusterd.engine.executor import Stopped
 from clusterd.errors import AuthenticationError, TaskNotSendable
 from clusterd.link import Down, Received, Refusal, Up
+from clusterd.link.dealer import poll_once
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Loop:
         page: where the agent looks.
         identity: what AttachEngine says, without what changes.
         orphan_timeout: seconds without a controller after which an idle engine ends; None: never.
+        join_timeout: seconds within which it must have registered for the first time, or it ends in failure; None: it waits.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Loop:
         page: PageWriter,
         identity: Callable[..., m.AttachEngine],
         orphan_timeout: float | None = None,
+        join_timeout: float | None = None,
     ) -> None:
         self._link = link
         self._executor = executor
@@ -70,6 +73,8 @@ class Loop:
         self._page = page
         self._identity = identity
         self._orphan_timeout = orphan_timeout
+        # None once it has registered.
+        self._join_timeout = join_timeout
         # Dispatches not begun, in order, with body and frames.
         self._queue: deque[tuple[m.Dispatch, Any, Sequence[Any]]] = deque()
         # Those that wait for a function that was asked for, by its digest.
@@ -91,15 +96,12 @@ class Loop:
         self._is_stopping = False
         self.problem = ""
         self.status = 0
+        # A poll is restarted after a signal; a byte in this pipe makes it return.
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poller = zmq.Poller()
-        self._polled: zmq.Socket[bytes] | None = None
-        self._poller.register(self._wake_read, select.POLLIN)
 
     def on_terminate(self, number: int, frame: FrameType | None) -> None:
         """Handler of SIGTERM: end after what runs was ended."""
         self._is_stopping = True
-        # The poll below is restarted after a signal; the pipe makes it return.
         os.write(self._wake_write, b"\0")
         self._executor.on_stop(number, frame)
 
@@ -237,30 +239,20 @@ class Loop:
     def _wait(self) -> None:
         """Block until something happens."""
         link = self._link
-        if link.socket is not self._polled:
-            self._register()
         deadline = link.next_deadline()
-        if not link.is_attached and self._orphan_timeout is not None:
-            end = self._alone_since + self._orphan_timeout
+        patience = self._orphan_timeout if self._join_timeout is None else self._join_timeout
+        if not link.is_attached and patience is not None:
+            end = self._alone_since + patience
             if time.monotonic() >= end:
                 self._is_stopping = True
-                self.problem = f"no controller for {self._orphan_timeout:.0f} s ({link.problem})"
+                self.status = 0 if self._join_timeout is None else 1
+                self.problem = f"no controller for {patience:.0f} s: {link.problem}"
                 return
             deadline = end if deadline is None else min(deadline, end)
-        # Rounded up: a poll that returns just before its time would spin until then.
-        timeout = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
-        ready = self._poller.poll(timeout)
-        if ready and (self._wake_read, select.POLLIN) in ready:
-            os.read(self._wake_read, 512)
-        self._handle(link.receive() if ready else link.tick())
-
-    def _register(self) -> None:
-        self._poller = zmq.Poller()
-        self._poller.register(self._wake_read, select.POLLIN)
-        for socket in (self._link.socket, self._link.monitor):
-            if socket is not None:
-                self._poller.register(socket, zmq.POLLIN)
-        self._polled = self._link.socket
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        # Nobody reads the pipe: a byte in it means the end.
+        poll_once([*link.pollables(), (self._wake_read, select.POLLIN)], timeout)
+        self._handle(link.receive() + link.tick())
 
     def _handle(self, events: Sequence[Any]) -> None:
         for event in events:
@@ -287,6 +279,7 @@ class Loop:
                 self._outbox_bytes += size
 
     def _attached(self, event: Up) -> None:
+        self._join_timeout = None
         self._page.attach(epoch_of(event.welcome.controller), event.attached.id, time.time())
         if self._parked:
             self._link.send([m.NeedFunction(digest) for digest in self._parked])
@@ -297,7 +290,7 @@ class Loop:
         except AuthenticationError as error:
             self._handle(self._link.redial(error.message))
             return
-        frames = [frame.buffer for frame in received.payload]
+        frames = payload.writable(received.payload)
         position = 0
         for message in received.messages:
             if isinstance(message, m.Goodbye):
@@ -311,8 +304,3 @@ class Loop:
                 self._functions.add(message.digest, message.name, body, rest)
                 for parked in reversed(self._parked.pop(message.digest, [])):
                     self._queue.appendleft(parked)
-
-
-def epoch_of(controller: bytes) -> int:
-    """The number by which status pages name a controller's incarnation; never 0."""
-    return int.from_bytes(controller[:8], "little") or 1

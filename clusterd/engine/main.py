@@ -5,18 +5,17 @@ Exit status: 0 asked to end, 1 could not start or was refused (the reason is the
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import functools
 import importlib
 import os
-import platform
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import zmq
 
 from clusterd.core.model import connection
 from clusterd.core.wire import messages as m
@@ -28,19 +27,20 @@ from clusterd.engine.output import Output
 from clusterd.engine.page import StatusPage
 from clusterd.engine.rehearsal import rehearse
 from clusterd.engine.shell import build_shell
-from clusterd.errors import ConnectionFileError
+from clusterd.errors import ClusterdError, ConnectionFileError
 from clusterd.link import Link
 from clusterd.link.dealer import SOFTWARE
-from clusterd.system import files
+from clusterd.system import files, paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from clusterd.core.model.connection import NativeEndpoints
     from clusterd.core.model.launch import AgentSpec
     from clusterd.engine.shell import EngineShell
 
-__all__ = ["build_shell", "main", "rehearse", "run_forked"]
+__all__ = ["build_shell", "main", "rehearse", "run_forked", "warm_transport"]
 
 # An agent that is alive ends its engines itself when its own time without a controller is over.
 _AFTER_AGENT = 60.0
@@ -48,6 +48,7 @@ _AFTER_AGENT = 60.0
 
 def run_forked(spec: AgentSpec, shell: EngineShell, late: Sequence[str], slot: int, uuid: bytes) -> int:
     """Be an engine of a set, in a process that the zygote has just forked; the exit status."""
+    faulthandler.enable(2)  # the last lines of a crashed engine's output say where its Python was
     output = Output(log=Path(spec.log_dir) / f"engine-{spec.engine_set}-{slot}.log")
     output.install()
     timeout = spec.orphan_timeout
@@ -75,6 +76,8 @@ def run(
     identity: functools.partial[m.AttachEngine],
     late: Sequence[str] = (),
     orphan_timeout: float | None = None,
+    join_timeout: float | None = None,
+    is_interactive: bool = False,
 ) -> int:
     """Start up, then work until told to stop; the exit status.
 
@@ -88,6 +91,8 @@ def run(
         identity: AttachEngine without what this process knows.
         late: modules to import now.
         orphan_timeout: seconds without a controller after which it ends when idle.
+        join_timeout: seconds within which it must have registered.
+        is_interactive: SIGINT ends an idle engine, as Ctrl-C at a terminal is meant.
     """
     uuid = identity.keywords["uuid"]
     page = StatusPage(runtime_dir, identity.keywords["slot"], uuid)
@@ -97,11 +102,9 @@ def run(
     if not _prepare(late, startup, shell):
         return 1
     output.take()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    # ZeroMQ allots a table for 1,023 sockets otherwise; an engine has a DEALER and the monitor's pair.
-    context.set(zmq.MAX_SOCKETS, 16)
+    contexts: list[Any] = []
     link = Link(
-        context,
+        lambda: _context(contexts),
         functools.partial(read_endpoints, connection_file),
         "engine",
         "data",
@@ -111,19 +114,45 @@ def run(
     about = functools.partial(
         identity,
         pid=os.getpid(),
-        host=platform.node(),
+        host=paths.host_id(),
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         software=SOFTWARE,
         started_at=time.time(),
     )
-    loop = Loop(link, executor, Functions(), page.writer, about, orphan_timeout)
+    loop = Loop(link, executor, Functions(), page.writer, about, orphan_timeout, join_timeout)
     signal.signal(signal.SIGTERM, loop.on_terminate)
+    if is_interactive:
+
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            handler = executor.on_interrupt if executor.is_running else loop.on_terminate
+            handler(number, frame)
+
+        signal.signal(signal.SIGINT, on_interrupt)
     status = loop.run()
     if loop.problem:
         sys.stderr.write(f"clusterd engine {name}: {loop.problem}\n")
-    context.term()
+    for context in contexts:
+        context.term()
     page.close()
     return status
+
+
+def _context(contexts: list[Any]) -> Any:
+    """The ZeroMQ context, made when the controller turns out to be on another host; kept in `contexts`."""
+    if not contexts:
+        import zmq  # noqa: PLC0415 - 5 MB that an engine beside its controller never needs
+
+        contexts.append(zmq.Context())
+        # ZeroMQ allots a table for 1,023 sockets otherwise; an engine has a DEALER and the monitor's pair.
+        contexts[0].set(zmq.MAX_SOCKETS, 16)
+    return contexts[0]
+
+
+def warm_transport(connection_file: Path) -> None:
+    """Import what engines will connect with, when that is known before the fork: a file that is there names it."""
+    with contextlib.suppress(ClusterdError):
+        if read_endpoints(connection_file).data.startswith("tcp:"):
+            importlib.import_module("zmq.utils.monitor")
 
 
 def read_endpoints(path: Path) -> NativeEndpoints:

@@ -31,6 +31,7 @@ class Point(NamedTuple):
 
 
 POINTS: dict[str, Point] = {
+    "agent.engine_exited.before_report": Point("agent", "an engine is dead and cleaned up after, nobody was told"),
     "controller.bound": Point("controller", "the sockets are bound, the connection files not written"),
     "controller.announced": Point("controller", "the connection files are written, nothing is read yet"),
     "controller.submit.received": Point("controller", "tasks of a client are read, nobody else knows of them"),

@@ -27,17 +27,18 @@ def create(path: Path, size: int) -> mmap.mmap:
         os.close(descriptor)
 
 
-def open_existing(path: Path, size: int) -> mmap.mmap:
-    """Map an existing page for reading.
+def open_existing(path: Path, size: int, *, is_writable: bool = False) -> mmap.mmap:
+    """Map an existing page for reading, or for writing too.
 
     Raises:
         OSError: there is none.
         ValueError: it is shorter than `size` (touching it would raise SIGBUS).
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    flags = os.O_RDWR if is_writable else os.O_RDONLY
+    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
     try:
         if os.fstat(descriptor).st_size < size:
             raise ValueError(f"{path} is shorter than a page of {size} bytes")
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_WRITE if is_writable else mmap.ACCESS_READ)
     finally:
         os.close(descriptor)

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import setproctitle
 
@@ -100,6 +100,7 @@ class Zygote:
         probe = preload.Probe(spec.preload, spec.start_timeout)
         engine = importlib.import_module("clusterd.engine.main")
         shell = engine.build_shell()
+        engine.warm_transport(Path(spec.connection_file))
         preloaded: list[str] = []
         late: list[str] = []
         warnings: list[str] = []
@@ -211,10 +212,10 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _fix_path() -> None:
-    """Engines import from their working directory first, as `python` does; the zygote was started elsewhere (`-m`)."""
-    start: Any = sys.path[0] if sys.path else ""
-    if start and start not in sys.path[1:]:
-        # It may be where this package lies (a source tree): keep it, but last.
-        sys.path.append(start)
-    if sys.path:
-        sys.path[0] = ""
+    """Engines import from their working directory first, as `python` does; the zygote itself must not (`-m`, `-P`)."""
+    if not sys.flags.safe_path and sys.path:
+        # The directory in which `-m` found this package, a source tree for one: kept, but last.
+        start = sys.path.pop(0)
+        if start and start not in sys.path:
+            sys.path.append(start)
+    sys.path.insert(0, "")

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ALL_ORDERS", "SIZE", "STATES", "EngineRecord", "PageHeader", "PageWriter", "State", "read", "revoke"]
+__all__ = [
+    "ALL_ORDERS",
+    "SIZE",
+    "STATES",
+    "EngineRecord",
+    "PageHeader",
+    "PageWriter",
+    "State",
+    "epoch_of",
+    "read",
+    "revoke",
+]
 
 SIZE: Final = 4096
 MAGIC: Final = b"clusterd"
@@ -226,6 +237,11 @@ def revoke(page: memoryview, epoch: int, first: int, last: int, *, fence: Callab
         fence()
     after = read(page)
     return None if after is None else after[1]
+
+
+def epoch_of(controller: bytes) -> int:
+    """Return the number by which pages name a controller's incarnation (16 bytes); never 0."""
+    return int.from_bytes(controller[:8], "little") or 1
 
 
 def _free_place(words: memoryview, record: EngineRecord) -> int | None:

@@ -143,6 +143,14 @@ def unpack(body: Any, frames: Sequence[Any] = (), loads: Callable[..., Any] = pi
     return loads(body, buffers=frames)
 
 
+def writable(frames: Sequence[Any]) -> list[Any]:
+    """`frames` with those that are read-only copied: transports give small frames as bytes, and large ones writable.
+
+    For values whose new owner may change them in place, as an engine's tasks may their arguments.
+    """
+    return [bytearray(frame) if memoryview(frame).readonly else frame for frame in frames]
+
+
 def check_release(body: Any) -> None:
     """Refuse code by value of another Python.
 

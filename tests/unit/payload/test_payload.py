@@ -78,6 +78,14 @@ def test_an_array_over_a_frame_is_as_writable_as_the_frame(received, is_writable
     assert payload.unpack(body, [received(frame)]).flags.writeable is is_writable
 
 
+def test_writable_copies_only_what_is_read_only():
+    mine, theirs = bytearray(b"a"), b"b"
+    frames = payload.writable([mine, theirs, memoryview(theirs), memoryview(mine)])
+    assert frames[0] is mine
+    assert frames[1:] == [b"b", b"b", b"a"]
+    assert not any(memoryview(frame).readonly for frame in frames)
+
+
 def test_a_small_array_stays_in_band_and_writable():
     body, frames = pack(np.zeros(8))
     assert frames == []

@@ -1,0 +1,159 @@
+"""`clusterd engine --file PATH`: one engine in the foreground, with a helper process that answers for it.
+
+The process that was started is the engine itself (under MPI the rank must be), its output goes where it was started. The helper is
+an agent that starts nothing: it answers control while user code holds the interpreter, and says how the engine ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import setproctitle
+
+from clusterd.core.model import launch
+from clusterd.core.model.connection import ENGINE_FILE
+from clusterd.core.model.ids import engine_hex
+from clusterd.core.wire import messages as m
+from clusterd.engine import main as engine
+from clusterd.engine.namespace import Startup
+from clusterd.engine.output import Output
+from clusterd.engine.shell import build_shell
+from clusterd.errors import ClusterdError
+from clusterd.system import files, process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SET = "hand"
+"""The set of all engines that were started by hand; the slot is the pid: sets of a profile number theirs from 0."""
+JOIN_TIMEOUT = 30.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one engine; the exit status."""
+    options = _parse(argv)
+    path = options.file if options.file is not None else options.profile_dir / "security" / ENGINE_FILE
+    try:
+        cluster = engine.read_endpoints(path).cluster
+    except ClusterdError as error:
+        # A controller that is about to start writes it; --timeout says how long that may take.
+        if not _appears(path, options.timeout):
+            sys.stderr.write(f"clusterd engine: {error}\n")
+            return 1
+        cluster = engine.read_endpoints(path).cluster
+    uuid, slot = os.urandom(16), os.getpid()
+    name = f"{cluster}/{SET}/{slot}"
+    setproctitle.setproctitle(f"clusterd engine {name}")
+    output = Output()
+    output.install()
+    with _runtime() as runtime:
+        spec = launch.AgentSpec(
+            launch=f"hand-{engine_hex(uuid)}",
+            cluster=cluster,
+            engine_set=SET,
+            profile_dir=str(path.parent.parent),
+            runtime_dir=str(runtime),
+            log_dir=str(runtime),
+            connection_file=str(path.absolute()),
+            slots=(slot,),
+        )
+        _identify(spec, uuid, slot, name)
+        helper = _start_helper(spec)
+        try:
+            return engine.run(
+                name=name,
+                shell=build_shell(),
+                output=output,
+                connection_file=path,
+                runtime_dir=runtime,
+                startup=Startup(options.startup_script or "", options.startup_command or ""),
+                identity=functools.partial(
+                    m.AttachEngine, uuid=uuid, engine_set=SET, slot=slot, agent=spec.launch, wanted_id=options.id
+                ),
+                orphan_timeout=options.orphan_timeout,
+                join_timeout=options.timeout,
+                is_interactive=True,
+            )
+        finally:
+            # It watches this process: to let it report a clean end it would have to outlive us, and Goodbye has told that.
+            helper.terminate()
+            helper.wait()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="clusterd engine",
+        description="One engine by hand, in the foreground; Ctrl-C interrupts its task, or ends it.",
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--file", type=Path, metavar="PATH", help=f"the controller's {ENGINE_FILE}")
+    where.add_argument(
+        "--profile-dir", type=Path, metavar="DIR", help=f"the directory that holds security/{ENGINE_FILE}"
+    )
+    parser.add_argument("--id", type=int, default=-1, metavar="N", help="number that clients use for it, if it is free")
+    parser.add_argument(
+        "--timeout", type=float, default=JOIN_TIMEOUT, metavar="S", help="seconds to join (default: 30)"
+    )
+    parser.add_argument("--orphan-timeout", type=float, metavar="S", help="seconds without a controller before it ends")
+    parser.add_argument("--startup-script", metavar="FILE", help="Python file that is run first")
+    parser.add_argument("--startup-command", metavar="TEXT", help="Python text that is run first, after the script")
+    return parser.parse_args(argv)
+
+
+def _appears(path: Path, timeout: float) -> bool:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        with contextlib.suppress(ClusterdError):
+            engine.read_endpoints(path)
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@contextlib.contextmanager
+def _runtime() -> Iterator[Path]:
+    """A private directory for identity and page, shared with the helper alone."""
+    path = Path(tempfile.mkdtemp(prefix="clusterd-engine-"))
+    try:
+        files.private_directory(path / "units")
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _identify(spec: launch.AgentSpec, uuid: bytes, slot: int, name: str) -> None:
+    content = {
+        "kind": "engine",
+        "launch": spec.launch,
+        "uuid": engine_hex(uuid),
+        **process.current()._asdict(),
+        "title": f"clusterd engine {name}",
+        "engine_set": spec.engine_set,
+        "slot": slot,
+        "started_at": time.time(),
+    }
+    units = Path(spec.runtime_dir) / "units"
+    files.atomic_write(units / f"engine-{content['uuid']}.json", json.dumps(content), durable=False)
+
+
+def _start_helper(spec: launch.AgentSpec) -> subprocess.Popen[bytes]:
+    path = Path(spec.runtime_dir) / "spec.json"
+    files.atomic_write(path, launch.encode(spec), durable=False)
+    interpreter = [sys.executable, "-P"] if sys.flags.safe_path else [sys.executable]
+    return subprocess.Popen(
+        [*interpreter, "-m", "clusterd", "agent", "--spec", str(path), "--watch"],
+        stdin=subprocess.DEVNULL,
+        # Ctrl-C is for the engine.
+        start_new_session=True,
+    )
