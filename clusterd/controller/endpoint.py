@@ -1,4 +1,4 @@
-"""One ROUTER socket of the native wire: handshakes, sessions, counters, and outbound queues with a window per peer.
+"""One endpoint of the native wire: handshakes, sessions, counters, and outbound queues with a window per peer.
 
 It verifies everything before anybody else sees it, answers what concerns the connection itself (Hello, unknown sessions), and hands
 the rest to the owner. Invariants: nothing unverified changes a connection that exists; a connection without a correct
@@ -8,27 +8,25 @@ Attach is bound to nobody; what is beyond a peer's window waits here, counted, n
 from __future__ import annotations
 
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-import zmq
-
 from clusterd.controller.connection import Connection
+from clusterd.controller.servers import PeerGone
 from clusterd.core.wire import frames, handshake
 from clusterd.core.wire.messages import Refuse
 from clusterd.core.wire.session import Replayed
 from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, VersionMismatch, WireError
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Sequence
 
+    from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
 
 # Connections that have said Hello and nothing more: a bound for who replays Hellos.
 MAX_UNATTACHED = 1024
 UNATTACHED_SECONDS = 10.0
-# Messages taken from one socket before the loop looks at the others: 64 headers of 256 KiB are some 10 ms of work.
-RECEIVE_BURST = 64
 
 
 # By class of error, exactly: the name under which a dropped message is counted.
@@ -59,7 +57,7 @@ class Endpoint:
     """One of the controller's four sockets.
 
     Args:
-        socket: a bound ROUTER.
+        server: that listens.
         name: client-data, client-control, engine-data or engine-control.
         static_key: the HMAC key of this side.
         controller: incarnation of this controller.
@@ -67,11 +65,12 @@ class Endpoint:
         limits: what peers are told and held to.
         has_digests: the link is neither a private Unix socket nor CURVE.
         owner: who gets the messages.
+        counters: by kind, what is dropped; shared with the server.
     """
 
     def __init__(
         self,
-        socket: zmq.Socket[bytes],
+        server: Server,
         name: str,
         *,
         static_key: bytes,
@@ -80,8 +79,9 @@ class Endpoint:
         limits: Limits,
         has_digests: bool,
         owner: Owner,
+        counters: Counter[str],
     ) -> None:
-        self.socket = socket
+        self._server = server
         self.name = name
         self._key = static_key
         self._controller = controller
@@ -100,24 +100,22 @@ class Endpoint:
         # Monotonic time of this turn of the loop.
         self._now = 0.0
         # How often each kind of bad message was dropped (PROTOCOL.md section 10).
-        self.counters: Counter[str] = Counter()
+        self.counters = counters
+
+    def pollable(self) -> Any:
+        """What the loop polls."""
+        return self._server.pollable()
 
     # --- receiving ---
 
-    def receive(self, now: float) -> bool:
-        """Take up to a burst of messages from the socket; True when there may be more."""
+    def receive(self, now: float) -> None:
+        """Take up to a burst of messages from the server."""
         self._now = now
-        socket = self.socket
-        for _ in range(RECEIVE_BURST):
-            try:
-                routing_id = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return False
-            parts: list[Any] = []
-            while socket.getsockopt(zmq.RCVMORE):
-                parts.append(socket.recv(zmq.NOBLOCK, copy=len(parts) < 2))
-            self._take(routing_id, parts, now)
-        return True
+        for peer, parts, why in self._server.receive():
+            if parts is None:
+                self._lost(peer, why)
+            else:
+                self._take(peer, parts, now)
 
     def _take(self, routing_id: bytes, parts: list[Any], now: float) -> None:
         connection = self.connections.get(routing_id)
@@ -233,20 +231,16 @@ class Endpoint:
 
     def _send(self, routing_id: bytes, parts: list[Any]) -> None:
         try:
-            self.socket.send_multipart([routing_id, *parts], zmq.NOBLOCK, copy=len(parts) <= 2)
-        except zmq.Again:
-            # SNDHWM is 0: only a peer that ZeroMQ is just losing can be here. Its session breaks, it will come back.
-            self._lost(routing_id, "ZeroMQ takes nothing more for it")
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._lost(routing_id, "it closed the connection")
+            self._server.send(routing_id, parts)
+        except PeerGone as error:
+            self._lost(routing_id, str(error))
 
     # --- connections that end ---
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection; what its peer still says on it is answered by a Reset."""
         connection.is_gone = True
+        self._server.drop(connection.routing_id)
         self.connections.pop(connection.routing_id, None)
         self._unattached.pop(connection.routing_id, None)
         self._owed.pop(connection.routing_id, None)

@@ -64,14 +64,14 @@ class Loop:
         self._endpoints = [endpoints[name] for name in ORDER]
         poller = zmq.Poller()
         for endpoint in self._endpoints:
-            poller.register(endpoint.socket, zmq.POLLIN)
+            poller.register(endpoint.pollable(), zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
-        by_socket = {endpoint.socket: endpoint for endpoint in self._endpoints}
+        by_pollable = {endpoint.pollable(): endpoint for endpoint in self._endpoints}
         while self.ends_because is None:
             ready = dict(poller.poll(self._timeout()))
             now = self._operations.now = time.monotonic()
-            for socket, endpoint in by_socket.items():
-                if socket in ready:
+            for pollable, endpoint in by_pollable.items():
+                if pollable in ready:
                     endpoint.receive(now)
             if self._wakeup in ready:
                 self._drain_wakeup()

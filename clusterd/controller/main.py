@@ -78,7 +78,10 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
     parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; off loopback everything is encrypted")
     parser.add_argument("--location", help="address or name that others reach this host by (default: its name)")
     parser.add_argument(
-        "--transport", default="auto", choices=("auto", "ipc", "tcp"), help="auto: ipc on loopback, else tcp"
+        "--transport",
+        default="auto",
+        choices=("auto", "ipc", "tcp"),
+        help="auto: Unix sockets (ipc) on loopback, else tcp",
     )
     parser.add_argument("--ports", help="TCP ports that may be used, such as 50000-50100")
     parser.add_argument("--reuse", action="store_true", help="keep keys and ports in connection files that stay valid")
@@ -145,7 +148,6 @@ class Controller:
         _set_title(f"clusterd controller {self._spec.cluster}")
         _raise_descriptor_limit()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        # The default of 1,023 sockets is per context; four are needed. MAX_SOCKETS stays, descriptors are what connections use.
         wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         identity = self._write_identity()
         bound = self._bind(context)
@@ -180,7 +182,7 @@ class Controller:
             with contextlib.suppress(FileNotFoundError):
                 identity.unlink()
 
-    def _assemble(self, bound: sockets.BoundSockets, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
+    def _assemble(self, bound: sockets.Listening, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
         # `database: none` keeps just what recognises repeats; the bytes of results are never kept in either.
         max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
@@ -205,28 +207,29 @@ class Controller:
 
         requests = Requests(hub, tasks, operations, performer, endpoints=endpoints, shut_down=shut_down, about=about)
         loop = Loop(hub=hub, tasks=tasks, operations=operations, requests=requests, performer=performer, wakeup=wakeup)
-        for name, socket in bound.sockets.items():
+        for name, server in bound.servers.items():
             key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(
-                socket,
+                server,
                 name,
                 static_key=bytes.fromhex(key),
                 controller=self._incarnation,
                 cluster=spec.cluster,
                 limits=self._limits,
-                has_digests=not (bound.is_ipc or bound.has_curve),
+                has_digests=not (bound.is_unix or bound.has_curve),
                 owner=loop,
+                counters=bound.counters[name],
             )
         return loop, endpoints
 
-    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> sockets.BoundSockets:
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> sockets.Listening:
         spec = self._spec
         try:
             ports = sockets.parse_ports(spec.ports or "")
         except ValueError as error:
             raise LaunchError(f"ports: {error}") from error
-        if spec.transport == "ipc" or (spec.transport == "auto" and sockets.is_loopback(spec.ip)):
-            return sockets.bind_ipc(context, self._runtime, self._limits)
+        if spec.transport in {"ipc", "unix"} or (spec.transport == "auto" and sockets.is_loopback(spec.ip)):
+            return sockets.bind_unix(self._runtime, self._limits)
         location = spec.location or os.uname().nodename
         return sockets.bind_tcp(context, spec.ip, location, ports, self._secrets, self._limits)
 

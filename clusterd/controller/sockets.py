@@ -1,15 +1,15 @@
-"""The controller's four ROUTER sockets: ipc in a private directory, or TCP with CURVE off loopback."""
+"""What the controller listens on: Unix sockets in a private directory, or ZeroMQ over TCP, with CURVE off loopback."""
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
 import socket as stdlib_socket
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from clusterd.controller.servers import Server, UnixServer, ZmqServer
 from clusterd.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -22,40 +22,38 @@ if TYPE_CHECKING:
 ENDPOINTS: Final = ("client-data", "client-control", "engine-data", "engine-control")
 
 
-class BoundSockets:
-    """All and only the sockets of one controller, bound.
+class Listening:
+    """All and only the servers of one controller.
 
     Attributes:
-        sockets: by endpoint name.
+        servers: by endpoint name.
         addresses: by endpoint name, what peers connect to.
-        is_ipc: no TCP socket exists.
+        counters: by endpoint name, what was dropped there.
+        is_unix: no TCP socket exists.
         has_curve: the sockets are CURVE servers.
     """
 
-    def __init__(self) -> None:
-        self.sockets: dict[str, zmq.Socket[bytes]] = {}
+    def __init__(self, *, is_unix: bool, has_curve: bool) -> None:
+        self.servers: dict[str, Server] = {}
         self.addresses: dict[str, str] = {}
-        self.is_ipc = True
-        self.has_curve = False
+        self.counters: dict[str, Counter[str]] = {name: Counter() for name in ENDPOINTS}
+        self.is_unix = is_unix
+        self.has_curve = has_curve
 
     def close(self) -> None:
-        """Close all of them and remove the files of the ipc ones."""
-        for socket in self.sockets.values():
-            socket.close(linger=0)
-        for address in self.addresses.values():
-            if address.startswith("ipc://"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(address.removeprefix("ipc://"))  # noqa: PTH108 - a string is what there is
-        self.sockets.clear()
+        """Stop listening."""
+        for server in self.servers.values():
+            server.close()
+        self.servers.clear()
 
 
-def bind_ipc(context: zmq.Context[zmq.Socket[bytes]], directory: Path, limits: Limits) -> BoundSockets:
-    """Bind Unix sockets in `directory`, which must be private (0700) already.
+def bind_unix(directory: Path, limits: Limits) -> Listening:
+    """Listen on Unix sockets in `directory`, which must be private (0700) already.
 
     Raises:
         LaunchError: another controller listens there, or the path is too long.
     """
-    bound = BoundSockets()
+    bound = Listening(is_unix=True, has_curve=False)
     for name in ENDPOINTS:
         path = directory / name
         if _is_listening(path):
@@ -63,15 +61,13 @@ def bind_ipc(context: zmq.Context[zmq.Socket[bytes]], directory: Path, limits: L
             raise LaunchError(
                 f"another controller listens on {path}", hint="Stop it, or use another profile or directory."
             )
-        socket = bound.sockets[name] = _router(context, name, limits)
-        address = f"ipc://{path}"
+        path.unlink(missing_ok=True)  # a dead controller's
         try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
+            bound.servers[name] = UnixServer(path, limits, bound.counters[name])
+        except OSError as error:
             bound.close()
-            raise LaunchError(f"cannot bind {path}: {error.strerror}") from error
-        path.chmod(0o600)
-        bound.addresses[name] = address
+            raise LaunchError(f"cannot listen on {path}: {error.strerror or error}") from error
+        bound.addresses[name] = f"unix://{path}"
     return bound
 
 
@@ -82,7 +78,7 @@ def bind_tcp(
     ports: Sequence[int],
     secrets: Secrets,
     limits: Limits,
-) -> BoundSockets:
+) -> Listening:
     """Bind TCP sockets on `ip`; CURVE unless that is loopback.
 
     Args:
@@ -96,12 +92,11 @@ def bind_tcp(
     Raises:
         LaunchError: no port is free, or the address is not of this host.
     """
-    bound = BoundSockets()
-    bound.is_ipc = False
-    bound.has_curve = not is_loopback(ip)
+    bound = Listening(is_unix=False, has_curve=not is_loopback(ip))
     host = location if ip in {"*", "0.0.0.0", "::"} else ip  # noqa: S104 - only compared
     for name in ENDPOINTS:
-        socket = bound.sockets[name] = _router(context, name, limits)
+        socket = _router(context, name, limits)
+        bound.servers[name] = ZmqServer(socket)
         socket.setsockopt(zmq.IPV6, int(":" in ip))
         if bound.has_curve:
             socket.curve_server = True
@@ -181,7 +176,7 @@ def _bind_one(socket: zmq.Socket[bytes], ip: str, ports: Iterable[int]) -> int:
 
 
 def _is_listening(path: Path) -> bool:
-    # libzmq unlinks an existing socket file before it binds: a living controller's would be stolen silently.
+    # bind(2) needs the old file gone, and to unlink a living controller's would cut it off silently.
     with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

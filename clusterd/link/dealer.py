@@ -1,8 +1,8 @@
 """A connection to the controller that survives the controller: dial, Hello, Attach, and all over again when it is gone.
 
-The owner polls `socket` and `monitor`, calls `receive` when one is readable and `tick` when `next_deadline` has come.
+The owner polls what `pollables` lists, calls `receive` when something is ready and `tick` when `next_deadline` has come.
 It gets events: Up (attached), Received, Down (with what the controller never acknowledged), Refusal (final).
-Invariants: a DEALER carries one session and is thrown away with it, so nothing of an old session can reach a new one;
+Invariants: a transport carries one session and is thrown away with it, so nothing of an old session can reach a new one;
 what is sent while down, or beyond the window, waits in `_pending`, in order.
 """
 
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import zmq
-from zmq.utils.monitor import parse_monitor_message
-
 import clusterd
 from clusterd.core.wire.handshake import NONCE_SIZE, PeerHandshake, Refused
 from clusterd.core.wire.messages import Attached, Goodbye, Refuse
 from clusterd.errors import AuthenticationError, ClusterdError, WireError
+from clusterd.link.transport import UNIX, Gone, Transport, UnixTransport, ZmqTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,10 +41,10 @@ FINAL_REFUSALS = frozenset({"version", "malformed", "python"})
 
 
 class Received(NamedTuple):
-    """One message header's worth of messages; `digests` are those of `payload` where the link has them."""
+    """One header's worth of messages; `payload` are memoryviews, `digests` are theirs where the link has them."""
 
     messages: list[Any]
-    payload: list[zmq.Frame]
+    payload: list[memoryview]
     digests: list[bytes] | None
 
 
@@ -77,7 +76,7 @@ class Link:
     """One channel to the controller.
 
     Args:
-        context: the process's ZeroMQ context.
+        context: called when a ZeroMQ context is needed (never where the controller is on this host); the owner ends it.
         endpoints: called at each dial for the current connection file (a restarted controller may have written a new one);
             raises ClusterdError while there is none.
         role: client, operator, engine or agent.
@@ -88,7 +87,7 @@ class Link:
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Callable[[], Any],
         endpoints: Callable[[], NativeEndpoints],
         role: str,
         channel: str,
@@ -104,8 +103,11 @@ class Link:
         self._keeps_unacked = keeps_unacked
         # closed, waiting (for the next dial), greeting (Hello sent), attaching (Attach sent), attached.
         self.state = "closed"
-        self.socket: zmq.Socket[bytes] | None = None
-        self.monitor: zmq.Socket[bytes] | None = None
+        # Counts the transports: when it differs, the owner has other `pollables`.
+        self.generation = 0
+        self._transport: Transport | None = None
+        # True while the transport keeps bytes that the kernel did not take.
+        self._is_sending = False
         self.session: Session | None = None
         self.welcome: Welcome | None = None
         # Why there is no connection, in a sentence; empty while attached.
@@ -136,7 +138,7 @@ class Link:
         """End the link, politely when `goodbye` is given; idempotent."""
         if goodbye is not None and self.state == "attached":
             self.send([Goodbye(goodbye)])
-        self._drop_socket(linger=200 if goodbye is not None else 0)
+        self._drop_transport(linger=goodbye is not None)
         self.state = "closed"
         self.session = None
         self._deadline = self._ack_at = None
@@ -156,9 +158,18 @@ class Link:
                 self._dial()
             elif self.state in {"greeting", "attaching"}:
                 self._lose(f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s", events)
-        if self._ack_at is not None and now >= self._ack_at:
-            self._acknowledge()
+        try:
+            if self._is_sending and self._transport is not None:
+                self._is_sending = self._transport.flush()
+            if self._ack_at is not None and now >= self._ack_at:
+                self._acknowledge()
+        except Gone as error:
+            self._lose(str(error), events)
         return events
+
+    def pollables(self) -> list[tuple[Any, int]]:
+        """(descriptor or ZeroMQ socket, flags of poll(2)) to wait for; to be asked again before each wait."""
+        return self._transport.pollables() if self._transport is not None else []
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Block until something happens or `timeout` seconds have passed; for owners with nothing else to poll."""
@@ -166,39 +177,42 @@ class Link:
         if deadline is not None:
             left = max(0.0, deadline - time.monotonic())
             timeout = left if timeout is None else min(timeout, left)
-        poller = zmq.Poller()
-        if self.socket is not None and self.monitor is not None:
-            poller.register(self.socket, zmq.POLLIN)
-            poller.register(self.monitor, zmq.POLLIN)
-            poller.poll(None if timeout is None else int(timeout * 1000 + 0.999))
-        elif timeout:
-            time.sleep(timeout)
+        poll_once(self.pollables(), timeout)
         return self.receive() + self.tick()
 
     def receive(self) -> list[Event]:
         """All that has arrived, up to a bound; never blocks."""
         events: list[Event] = []
         for _ in range(RECEIVE_BURST):
-            socket = self.socket
-            if socket is None:
+            transport = self._transport
+            if transport is None:
                 break
             try:
-                parts = _receive_parts(socket)
-            except zmq.Again:
-                if self.monitor is not None and self._is_disconnected():
-                    self._lose("the controller closed the connection", events)
+                parts = transport.receive()
+            except Gone as error:
+                self._lose(str(error), events)
+                break
+            if parts is None:
                 break
             self.last_heard = time.monotonic()
             try:
                 self._take(parts, events)
             except Refused as error:
                 self._refused(error, events)
-            except WireError as error:
-                self._lose(f"unusable message: {error.message}", events)
-        self._plan_ack()
-        if self._pending:
-            self._flush()
+            except (WireError, Gone) as error:
+                self._lose(f"unusable message: {error}", events)
+        self._after(events)
         return events
+
+    def _after(self, events: list[Event]) -> None:
+        try:
+            if self._is_sending and self._transport is not None:
+                self._is_sending = self._transport.flush()
+            self._plan_ack()
+            if self._pending:
+                self._flush()
+        except Gone as error:
+            self._lose(str(error), events)
 
     # --- sending ---
 
@@ -213,13 +227,17 @@ class Link:
         return self.state == "attached" and not self._pending and self.session is not None and self.session.has_window
 
     def send(self, messages: Sequence[Any], payload: Sequence[Any] = ()) -> None:
-        """Send, or keep in order until that is possible.
+        """Send, or keep in order until that is possible. A connection that breaks here is reported by the next `receive`.
 
         Raises:
             LimitExceeded: the controller would not take it; nothing was sent or kept.
         """
         if self.is_clear:
-            self._seal(messages, payload)
+            try:
+                self._seal(messages, payload)
+            except Gone:
+                if not self._keeps_unacked:
+                    self._pending.append((messages, payload))
         else:
             self._pending.append((messages, payload))
 
@@ -239,15 +257,19 @@ class Link:
     # --- inside ---
 
     def _seal(self, messages: Sequence[Any], payload: Sequence[Any]) -> None:
-        session, socket = self.session, self.socket
+        session = self.session
         assert session is not None  # noqa: S101 - invariant: callers checked is_attached
-        assert socket is not None  # noqa: S101
         frames = session.seal(messages, payload)
         if self._keeps_unacked:
             self._unacked.append((session.sent, messages, payload))
         if not session.owes_ack:
             self._ack_at = None
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=not payload)
+        self._transmit(frames)
+
+    def _transmit(self, frames: Sequence[Any]) -> None:
+        transport = self._transport
+        assert transport is not None  # noqa: S101 - there is a session
+        self._is_sending = transport.send(frames)
 
     def _flush(self) -> None:
         while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
@@ -263,8 +285,8 @@ class Link:
 
     def _acknowledge(self) -> None:
         self._ack_at = None
-        if self.state == "attached" and self.session is not None and self.session.owes_ack and self.socket is not None:
-            self.socket.send_multipart(self.session.seal(()), zmq.NOBLOCK)
+        if self.state == "attached" and self.session is not None and self.session.owes_ack:
+            self._transmit(self.session.seal(()))
 
     def _dial(self) -> None:
         try:
@@ -274,18 +296,16 @@ class Link:
             self._retry_later()
             return
         address = endpoints.data if self._channel == "data" else endpoints.control
-        socket = self.socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the session's window, which ZeroMQ does not know
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        if endpoints.curve_serverkey:
-            public, secret = zmq.curve_keypair()
-            socket.curve_publickey, socket.curve_secretkey = public, secret
-            socket.curve_serverkey = endpoints.curve_serverkey.encode()
-        self.monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        socket.connect(address)
+        try:
+            if address.startswith(UNIX):
+                self._transport = UnixTransport(address)
+            else:
+                self._transport = ZmqTransport(self._context(), address, endpoints)
+        except Gone as error:
+            self.problem = str(error)
+            self._retry_later()
+            return
+        self.generation += 1
         self._handshake = PeerHandshake(
             endpoints.static_key,
             self._role,
@@ -294,23 +314,25 @@ class Link:
             SOFTWARE,
             has_digests=endpoints.has_digests,
         )
-        socket.send_multipart(self._handshake.hello(), zmq.NOBLOCK)
         self.state = "greeting"
         self.problem = f"no answer yet from {address}"
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        try:
+            self._transmit(self._handshake.hello())
+        except Gone as error:
+            self._lose(str(error), [])
 
     def _take(self, parts: list[Any], events: list[Event]) -> None:
-        handshake, session, socket = self._handshake, self.session, self.socket
-        assert handshake is not None  # noqa: S101 - there is a socket
-        assert socket is not None  # noqa: S101
+        handshake, session = self._handshake, self.session
+        assert handshake is not None  # noqa: S101 - there is a transport
         if session is None:
             session = handshake.receive(parts)
             self.session, self.welcome = session, handshake.welcome
             self.state = "attaching"
-            socket.send_multipart(session.seal([self._attach(self.token)]), zmq.NOBLOCK)
+            self._transmit(session.seal([self._attach(self.token)]))
             return
         try:
-            content = session.open(bytes(parts[0]), bytes(parts[1]) if len(parts) > 1 else b"", parts[2:])
+            content = session.open(parts[0], parts[1] if len(parts) > 1 else b"", parts[2:])
         except AuthenticationError:
             if handshake.is_reset(parts, session):
                 self._lose("the controller does not know this connection any more", events)
@@ -356,7 +378,7 @@ class Link:
 
     def _lose(self, reason: str, events: list[Event]) -> None:
         was_attached = self.state == "attached"
-        self._drop_socket(linger=0)
+        self._drop_transport(linger=False)
         self.session = None
         self.problem = reason
         self._ack_at = None
@@ -372,29 +394,24 @@ class Link:
         self._deadline = time.monotonic() + self._retry * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
         self._retry = min(self._retry * 2, LAST_RETRY)
 
-    def _drop_socket(self, linger: int) -> None:
-        if self.socket is not None:
-            self.socket.disable_monitor()
-            if self.monitor is not None:
-                self.monitor.close(linger=0)
-            self.socket.close(linger=linger)
-        self.socket = self.monitor = None
-
-    def _is_disconnected(self) -> bool:
-        monitor = self.monitor
-        assert monitor is not None  # noqa: S101 - callers checked
-        is_disconnected = False
-        while True:
-            try:
-                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return is_disconnected
-            is_disconnected = is_disconnected or event["event"] == zmq.EVENT_DISCONNECTED
+    def _drop_transport(self, *, linger: bool) -> None:
+        if self._transport is not None:
+            self._transport.close(linger=linger)
+            self.generation += 1
+        self._transport = None
+        self._is_sending = False
 
 
-def _receive_parts(socket: zmq.Socket[bytes]) -> list[Any]:
-    # Mac and header as bytes: they are small and decoded at once. Payload as frames: not copied.
-    parts: list[Any] = [socket.recv(zmq.NOBLOCK)]
-    while socket.getsockopt(zmq.RCVMORE):
-        parts.append(socket.recv(zmq.NOBLOCK, copy=len(parts) < 2))
-    return parts
+def poll_once(pollables: list[tuple[Any, int]], timeout: float | None) -> None:
+    """Wait until one of them is ready or `timeout` seconds (None: for ever) have passed."""
+    # Rounded up: a poll that returns just before its time would spin until then.
+    milliseconds = None if timeout is None else int(timeout * 1000 + 0.999)
+    if all(isinstance(pollable, int) for pollable, _ in pollables):
+        poller: Any = select.poll()
+    else:
+        import zmq  # noqa: PLC0415 - there is a ZeroMQ socket, so it is loaded
+
+        poller = zmq.Poller()
+    for pollable, flags in pollables:
+        poller.register(pollable, flags)
+    poller.poll(milliseconds)

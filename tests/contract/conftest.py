@@ -76,11 +76,20 @@ class RunningController:
         self.process.wait(10)
 
 
+@pytest.fixture(params=["unix", "tcp"])
+def transport(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def start_controller(isolated) -> Iterator[Callable[..., RunningController]]:
+def start_controller(isolated, transport) -> Iterator[Callable[..., RunningController]]:
     running: list[RunningController] = []
 
     def start(*options: str, spec: dict | None = None) -> RunningController:
+        if spec is None:
+            options = (*options, "--transport", "ipc" if transport == "unix" else "tcp")
+        else:
+            spec = {"transport": "ipc" if transport == "unix" else "tcp", **spec}
         running.append(RunningController(isolated, *options, spec=spec))
         return running[-1]
 

@@ -43,16 +43,20 @@ def test_connection_files_are_private_and_hold_different_keys(controller):
     engine = msgspec.json.decode(controller.engine_file.read_bytes())["clusterd"]
     assert client["key"] != engine["key"]
     assert client["data"] != engine["data"]
-    for name in ("client-data", "client-control", "engine-data", "engine-control"):
-        assert stat.S_IMODE((controller.runtime / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(controller.runtime.stat().st_mode) == 0o700
+
+
+def test_unix_sockets_are_private_and_tcp_has_none(controller, transport):
+    sockets = [path for path in controller.runtime.iterdir() if path.is_socket()]
+    assert len(sockets) == (4 if transport == "unix" else 0)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} <= {0o600}
 
 
 def test_files_and_sockets_are_removed_at_exit(controller):
     assert controller.stop() == 0
     assert not controller.client_file.exists()
     assert not controller.engine_file.exists()
-    assert not list(controller.runtime.glob("*-*"))
+    assert not [path for path in controller.runtime.rglob("*") if not path.is_dir()]
 
 
 def test_files_and_keys_are_kept_with_reuse(start_controller):
@@ -101,11 +105,34 @@ def test_garbage_gets_no_answer_and_disturbs_nobody(controller, connect, status_
     bystander = connect(controller, "client", "control")
     peer = connect(controller, "client", "data", attached=False)
     peer.send_raw(*parts)
-    # The next message on the same socket is handled after the garbage, so its answer shows that there was none before.
-    assert peer.greet()[0] == wire.WELCOME
+    # The next message on the same connection is handled after the garbage: either its answer shows that there was none before,
+    # or the garbage was no message at all, and a stream that lost its framing is closed.
+    peer.send_raw(*peer.hello())
+    answer = peer.receive_raw()
+    assert not answer or wire.unpack(answer[1])[4][0][:3:2] == [wire.WELCOME, peer.nonce]
     bystander.say([wire.PING])
     bystander.expect(wire.PONG)
     assert sum(dropped(status_of(controller), "client-data").values()) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", bytes(4096), b"CD01" + b"\xff" * 100], ids=["http", "zeros", "huge"]
+)
+@pytest.mark.parametrize("transport", ["unix"], indirect=True)
+def test_bytes_that_are_not_framed_close_the_stream(controller, connect, status_of, data):
+    peer = connect(controller, "client", "data", attached=False)
+    peer.wire.send_bytes(data)
+    assert peer.receive_raw() == []
+    assert sum(dropped(status_of(controller), "client-data").values()) == 1
+
+
+@pytest.mark.parametrize("transport", ["unix"], indirect=True)
+def test_a_message_in_single_bytes_is_a_message(controller, connect):
+    peer = connect(controller, "client", "data", attached=False)
+    whole = peer.wire.send_bytes
+    peer.wire.send_bytes = lambda data: [whole(data[place : place + 1]) for place in range(len(data))]
+    assert peer.greet()[0] == wire.WELCOME
+    assert peer.attach(os.urandom(16))[0] == wire.ATTACHED
 
 
 def test_wrong_key_gets_no_answer(controller, connect, status_of):
@@ -190,8 +217,7 @@ def test_the_right_token_takes_the_place_over(controller, connect):
     client.say(submit(b"t" * 16))
     assert second.expect(wire.DISPATCH)[1] == b"t" * 16
     first.say([wire.NEED_FUNCTION, b"d" * 16])
-    reset = first.receive_raw()
-    assert wire.unpack(reset[1])[4][0][0] == wire.RESET
+    assert first.is_cut_off(first.recorded[-1][0])
 
 
 def test_a_token_outlives_the_controller_with_reuse(start_controller, connect):
@@ -247,15 +273,13 @@ def test_a_message_reflected_to_its_sender_is_refused(controller, connect, statu
 def test_a_gap_in_the_numbers_resets_the_connection(controller, connect):
     peer = connect(controller, "client", "control")
     peer.send_raw(*(sent := peer.seal([wire.PING], seq=17)))
-    reset = peer.receive_raw()
-    assert wire.unpack(reset[1])[4][0] == [wire.RESET, sent[0]]
+    assert peer.is_cut_off(sent[0])
 
 
 def test_what_belongs_to_another_link_resets_the_connection(controller, connect, status_of):
     peer = connect(controller, "client", "data")
     peer.say([wire.SHUTDOWN, 1])
-    reset = peer.receive_raw()
-    assert wire.unpack(reset[1])[4][0] == [wire.RESET, peer.recorded[-1][0]]
+    assert peer.is_cut_off(peer.recorded[-1][0])
     assert dropped(status_of(controller), "client-data") == {"malformed": 1}
 
 
@@ -268,12 +292,14 @@ def test_a_client_may_not_do_what_operators_may(controller, connect):
 
 def test_an_unknown_session_is_reset(start_controller, connect):
     controller = start_controller("--reuse")
-    peer = connect(controller, "client", "control")
+    before = connect(controller, "client", "control")
     controller.kill()
     controller.client_file.unlink()
     controller.start()
+    peer = connect(controller, "client", "control", attached=False)
+    peer.up, peer.sent = before.up, before.sent
     peer.say([wire.PING])
-    parts = peer.receive_raw(10)
+    parts = peer.receive_raw()
     assert wire.unpack(parts[1])[4][0] == [wire.RESET, peer.recorded[-1][0]]
     assert parts[0] == wire.mac_of(peer.static, parts[1])
 
@@ -298,7 +324,7 @@ def test_frames_that_the_header_does_not_announce_are_refused(controller, connec
     peer = connect(controller, "client", "data")
     parts = peer.seal(submit(b"t" * 16, b"", 1), payload=(b"announced",))
     peer.send_raw(*parts[:2], b"something else")
-    assert wire.unpack(peer.receive_raw()[1])[4][0] == [wire.RESET, parts[0]]
+    assert peer.is_cut_off(parts[0])
     assert dropped(status_of(controller), "client-data") == {"malformed": 1}
 
 
@@ -334,8 +360,9 @@ def test_a_huge_count_in_a_small_header_costs_nothing(controller, connect, statu
     # MessagePack announces lengths: an array of 2**32 - 1 elements in ten bytes must not be allocated.
     peer = connect(controller, "client", "data")
     header = b"\x95\x01\x00\xdd" + struct.pack(">I", 2**32 - 1)
-    peer.send_raw(wire.mac_of(peer.up, header), header)
-    assert wire.unpack(peer.receive_raw()[1])[4][0][0] == wire.RESET
+    mac = wire.mac_of(peer.up, header)
+    peer.send_raw(mac, header)
+    assert peer.is_cut_off(mac)
     assert memory_of(controller) < 300 * 1024**2
 
 

@@ -23,7 +23,7 @@ class NativeEndpoints(Struct, omit_defaults=True):
 
     Attributes:
         format: version of this structure.
-        data, control: ZeroMQ addresses, `ipc:///run/...` or `tcp://host:port`.
+        data, control: addresses, `unix:///run/...` (a stream, this host only) or `tcp://host:port` (ZeroMQ).
         key: the HMAC key of this side (hex, 32 bytes).
         curve_serverkey: Z85 public key of the controller where the link is encrypted, else empty.
         controller: incarnation of the controller that wrote the file (hex), for people and logs.
@@ -51,7 +51,7 @@ class NativeEndpoints(Struct, omit_defaults=True):
     @property
     def has_digests(self) -> bool:
         """Payload digests are given where the link is neither a private Unix socket nor CURVE."""
-        return not self.curve_serverkey and not self.data.startswith("ipc://")
+        return not self.curve_serverkey and not self.data.startswith("unix://")
 
 
 class ConnectionFile(Struct, omit_defaults=True):
