@@ -46,7 +46,7 @@ def wait_until_converged(target: Target, *, timeout: float, is_quiet: bool = Fal
                 )
             if left <= 0:
                 raise NotConverged(
-                    f"{target.name} is not as wished after {timeout:g} s:\n  {why_not(status)}",
+                    f"{target.name} is not as wished after {timeout:.0f} s:\n  {why_not(status)}",
                     hint=f"the wish stands: clusterctl -p {target.name} watch",
                 )
             patience = min(left, POLL)

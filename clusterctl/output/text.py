@@ -61,8 +61,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         ),
     ]
     if tasks := status.get("tasks"):
-        counts = ", ".join(f"{count} {state}" for state, count in tasks.items())
-        rows.append(("tasks", counts, ""))
+        queued = tasks["queued"] + tasks["waiting"]
+        busy = tasks["running"] + tasks["prefetched"]
+        rows.append(("tasks", f"{queued} queued", f"{busy} on engines, {tasks['completed']} done; {_clients(status)}"))
     lines = [head, *(f"  {line}" for line in columns(rows))]
     return lines + [f"  warning: {warning}" for warning in status.get("warnings", [])]
 
@@ -128,6 +129,11 @@ def engine_table(engines: list[dict[str, Any]], now: float) -> list[str]:
 def event_line(event: dict[str, Any]) -> str:
     """Return one event as a line."""
     return f"{moment(event['time'])} {event['text']}"
+
+
+def _clients(status: dict[str, Any]) -> str:
+    count = status["clients"]
+    return "1 client" if count == 1 else f"{count} clients"
 
 
 def _times(count: int) -> str:

@@ -101,7 +101,6 @@ class Effects:
     def _start(self, action: actions.Start) -> list[Event]:
         name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
         try:
-            fault.point("daemon.start.before_spawn")
             identity = self._spawn(action)
             fault.point("daemon.start.after_spawn")
         except (ClusterdError, OSError) as error:
@@ -138,6 +137,7 @@ class Effects:
             else specs.agent_spec(profile, places, action.launch, action.unit, action.slots, action.generation)
         )
         files.atomic_write(places.spec_file(action.launch), specs_format.encode(spec), durable=False)
+        fault.point("daemon.start.before_spawn")
         return launcher.start(specs.program(profile, places, action.launch, action.unit))  # type: ignore[union-attr]
 
     def _adopt(self, action: actions.Adopt) -> list[Event]:

@@ -45,7 +45,10 @@ def cluster_status(
     is_wanted = supervisor.state.is_wanted
     controller = _controller(supervisor, seen.controller, link_problem if heard_at is None else "")
     sets = {unit.unit: _engine_set(supervisor, roster, unit, heard_at, now) for unit in seen.sets}
-    waiting = [entry for entry in (controller, *sets.values()) if not entry["is_converged"]]
+    waiting = [entry for entry in sets.values() if not entry["is_converged"]]
+    if not controller["is_converged"]:
+        # Nothing of the sets moves before it does.
+        waiting = [controller]
     return {
         "cluster": seen.name,
         "state": seen.state,
