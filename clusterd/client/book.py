@@ -82,8 +82,9 @@ class TaskBook:
         parent: Parent | None = None,
         convert: Callable[[TaskFuture, Any], Any] | None = None,
         span: range | None = None,
+        is_attended: bool = False,
     ) -> TaskFuture:
-        """Take one task; blocks while the queue is full.
+        """Take one task; blocks while the queue is full. `is_attended`: the caller waits for it now, nobody need be woken.
 
         Raises:
             LimitExceeded: a buffer is larger than the controller takes.
@@ -119,7 +120,7 @@ class TaskBook:
             self.pending[task] = future
             self.queue.append(future)
             room.enter(cost)
-        if self._alarm.is_needed:
+        if self._alarm.is_needed and not is_attended:
             self._alarm.ring()
         return future
 
@@ -228,7 +229,7 @@ class TaskBook:
             if kind is Deliver:
                 frames: Sequence[Any] = ()
                 if message.frames:
-                    frames = [frame.buffer for frame in payload[at : at + message.frames]]
+                    frames = payload[at : at + message.frames]
                 self._release(message.task)
                 future = self.pending.pop(message.task, None)
                 if future is not None:

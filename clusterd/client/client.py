@@ -70,21 +70,20 @@ class Client:
 
     def _await_ready(self, deadline: float, timeout: float) -> None:
         connection = self._connection
-        if not connection.ready.wait(max(0.0, deadline - time.monotonic())):
-            problem = connection.data.problem or connection.control.problem or "it does not answer"
+        if not connection.loop.ready.wait(max(0.0, deadline - time.monotonic())):
             raise ControllerLost(
-                f"the controller did not answer within {timeout:g} s: {problem}",
+                f"the controller did not answer within {timeout:g} s: {connection.loop.problem}",
                 hint="See `clusterctl status` and `clusterctl logs controller`; a slow machine may need a longer `timeout`.",
             )
-        if connection.fatal is not None:
-            raise connection.fatal
+        if connection.loop.fatal is not None:
+            raise connection.loop.fatal
 
     # --- engines ---
 
     @property
     def cluster(self) -> str:
         """Name of the cluster."""
-        return self._connection.cluster
+        return self._connection.loop.cluster
 
     @property
     def ids(self) -> list[int]:
@@ -295,7 +294,7 @@ class Client:
             raise refusal()
 
     def _ask(self, kind: Callable[..., Any], *fields: Any) -> Any:
-        if self._connection.is_io_thread:
+        if self._connection.is_turning:
             raise RuntimeError("a callback of a client cannot wait for the controller's answer: use a thread")
         answer = self._connection.requests.ask(kind, *fields)
         try:

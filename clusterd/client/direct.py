@@ -90,9 +90,9 @@ class DirectView(View):
         together._complete(len(ids))  # noqa: SLF001
         return together
 
-    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_copying: bool) -> LightFuture:
+    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_attended: bool) -> LightFuture:
         packed = self.client._pack_function(function)  # noqa: SLF001
-        call = pack_call(args, kwargs, name=packed.message.name, is_copying=is_copying)
+        call = pack_call(args, kwargs, name=packed.message.name, is_copying=not is_attended)
         return self._send(APPLY, packed, call)
 
     def _finish(self, future: LightFuture, block: bool | None) -> Any:  # noqa: FBT001

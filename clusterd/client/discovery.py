@@ -142,7 +142,7 @@ def nobody_listens(endpoints: NativeEndpoints) -> str | None:
     """Why a connection to the controller cannot succeed now, or None when somebody accepts (or it cannot be said)."""
     scheme, _, address = endpoints.data.partition("://")
     try:
-        if scheme == "ipc" and hasattr(socket, "AF_UNIX"):
+        if scheme == "unix" and hasattr(socket, "AF_UNIX"):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.settimeout(1.0)
                 probe.connect(address)

@@ -30,7 +30,10 @@ class Owner(Protocol):
     lock: threading.Lock
 
     def check_may_wait(self) -> None:
-        """Raise where waiting could never end: in the I/O thread, in a forked child."""
+        """Raise where waiting could never end: in a callback, in a forked child."""
+
+    def attend(self, future: LightFuture, deadline: float | None) -> None:
+        """Carry messages from this thread until the future has ended; may return before."""
 
 
 class Parent(Protocol):
@@ -179,8 +182,11 @@ class LightFuture(Future[Any]):
 
     def _wait(self, timeout: float | None) -> None:
         self._owner.check_may_wait()
-        gate = self._condition
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._owner.attend(self, deadline)
+        if self._state != PENDING:
+            return
+        gate = self._condition
         with gate:
             while self._state == PENDING:
                 left = None if deadline is None else deadline - time.monotonic()

@@ -56,6 +56,11 @@ class Requests:
 
     # --- the I/O thread ---
 
+    @property
+    def is_quiet(self) -> bool:
+        """True while no answer is expected."""
+        return not self._sent and not self.outbox
+
     def ask_anyway(self, kind: Callable[..., Any], *fields: Any) -> Future[Any]:
         """`ask`, also while users may not."""
         answer: Future[Any] = Future()

@@ -50,7 +50,7 @@ class View:
     def _options(self) -> Options:
         return Options()
 
-    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_copying: bool) -> LightFuture:
+    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_attended: bool) -> LightFuture:
         raise NotImplementedError
 
     # --- calls ---
@@ -68,11 +68,11 @@ class View:
             TaskNotSendable: the function or an argument cannot be pickled; says which.
             NoEngines: the view has none.
         """
-        return self._apply(function, args, kwargs, is_copying=True)
+        return self._apply(function, args, kwargs, is_attended=False)
 
     def apply_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call and wait for the result. Arrays are sent from where they are, without a copy."""
-        future = self._apply(function, args, kwargs, is_copying=False)
+        future = self._apply(function, args, kwargs, is_attended=True)
         return result_or_abort(future)
 
     def map(
@@ -241,14 +241,16 @@ class LoadBalancedView(View):
     def _options(self) -> Options:
         return Options(self.retries, check_timeout(self.timeout), self.label, self.after, self.follow)
 
-    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_copying: bool) -> TaskFuture:
+    def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_attended: bool) -> TaskFuture:
         client = self.client
         packed = client._pack_function(function)  # noqa: SLF001
-        call = pack_call(args, kwargs, name=packed.message.name, is_copying=is_copying)
+        call = pack_call(args, kwargs, name=packed.message.name, is_copying=not is_attended)
         options = None
         if self.retries or self.timeout is not None or self.after or self.follow or self.label:
             options = self._options().message()
-        return client._connection.tasks.submit(APPLY, packed, self._targets, call, options)  # noqa: SLF001
+        return client._connection.tasks.submit(  # noqa: SLF001
+            APPLY, packed, self._targets, call, options, is_attended=is_attended
+        )
 
     def __repr__(self) -> str:
         where = "all engines" if self._targets is None else f"engines {self._targets}"

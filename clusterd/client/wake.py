@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 
@@ -43,6 +44,10 @@ class Alarm:
                     os.write(self._write, _ONE)
                 else:
                     self._pair[1].send(b"\0")
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep until it rings; False when `seconds` have passed. It goes on ringing until cleared."""
+        return bool(select.select([self.descriptor], [], [], seconds)[0])
 
     def clear(self) -> None:
         """Take what was rung."""
