@@ -97,6 +97,8 @@ class Endpoint:
         self.dirty: list[Connection] = []
         # Connections that are owed a bare acknowledgement when nothing else carries it, in order of `_ack_due`.
         self._owed: dict[bytes, float] = {}
+        # Since when the first of them may be owed; None when none is.
+        self.owed_since: float | None = None
         # Monotonic time of this turn of the loop.
         self._now = 0.0
         # How often each kind of bad message was dropped (PROTOCOL.md section 10).
@@ -141,6 +143,8 @@ class Endpoint:
                 self._mark_dirty(connection)
             else:
                 self._owed.setdefault(connection.routing_id, now)
+                if self.owed_since is None:
+                    self.owed_since = now
         if connection.keeps_unacked:
             connection.prune()
         if connection.backlog:
@@ -208,17 +212,17 @@ class Endpoint:
 
     def acknowledge(self, before: float) -> None:
         """Send the bare acknowledgements owed since `before` or longer: nothing came along to carry them."""
-        owed = self._owed
-        for routing_id in [key for key, since in owed.items() if since <= before]:
-            del owed[routing_id]
-            connection = self.connections.get(routing_id)
-            if connection is not None and connection.session.owes_ack:
-                self._send(routing_id, connection.session.seal(()))
-
-    @property
-    def owes_acks(self) -> bool:
-        """True while a bare acknowledgement may be due."""
-        return bool(self._owed)
+        owed, self.owed_since = self._owed, None
+        for peer, since in list(owed.items()):
+            connection = self.connections.get(peer)
+            if connection is None or not connection.session.owes_ack:
+                del owed[peer]
+            elif since <= before:
+                del owed[peer]
+                self._send(peer, connection.session.seal(()))
+            elif self.owed_since is None:
+                # Dicts keep order: the first that stays is the one that waits longest.
+                self.owed_since = since
 
     def transmit(
         self, connection: Connection, messages: Sequence[Any], payload: Sequence[Any], digests: Sequence[bytes]

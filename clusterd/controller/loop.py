@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,9 @@ class Loop:
     def run(self, endpoints: dict[str, Endpoint]) -> str:
         """Turn until somebody asks for the end; returns why."""
         self._endpoints = [endpoints[name] for name in ORDER]
-        poller = zmq.Poller()
+        # ZeroMQ's poll costs three times the system's; it is needed only where there are ZeroMQ sockets.
+        is_unix = all(isinstance(endpoint.pollable(), int) for endpoint in self._endpoints)
+        poller: Any = select.poll() if is_unix else zmq.Poller()
         for endpoint in self._endpoints:
             poller.register(endpoint.pollable(), zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
@@ -92,12 +95,13 @@ class Loop:
         self._flush()
         fault.point("controller.turn.after_flush")
         for endpoint in self._endpoints:
-            if endpoint.owes_acks:
+            if endpoint.owed_since is not None and endpoint.owed_since + ACK_DELAY <= now:
                 endpoint.acknowledge(now - ACK_DELAY)
 
     def _flush(self) -> None:
         for endpoint in self._endpoints:
-            endpoint.flush()
+            if endpoint.dirty:
+                endpoint.flush()
 
     def _timeout(self) -> int:
         now = time.monotonic()
@@ -106,8 +110,8 @@ class Loop:
             if due is not None:
                 deadline = min(deadline, due)
         for endpoint in self._endpoints:
-            if endpoint.owes_acks:
-                deadline = min(deadline, now + ACK_DELAY)
+            if endpoint.owed_since is not None:
+                deadline = min(deadline, endpoint.owed_since + ACK_DELAY)
         # Rounded up: a poll that returns a millisecond early would only turn once more for nothing.
         return max(0, int((deadline - now) * 1000) + 1) if deadline > now else 0
 

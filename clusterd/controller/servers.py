@@ -104,12 +104,11 @@ class UnixServer:
     def _read(self, peer: bytes, source: stream.Stream) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         try:
             for _ in range(TURN_READS):
+                may_be_more = source.read_once()
                 while (parts := source.next_message()) is not None:
                     yield peer, parts, ""
-                if source.fileno() < 0 or not source.read_once():
+                if not may_be_more or source.is_closed:
                     break
-            while (parts := source.next_message()) is not None:
-                yield peer, parts, ""
         except stream.Closed as error:
             self._forget(peer)
             yield peer, None, str(error)

@@ -123,6 +123,11 @@ class Stream:
         """The descriptor, for polling."""
         return self._socket.fileno()
 
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._socket.fileno() < 0
+
     def set_limits(self, limits: PartLimits) -> None:
         """Other limits from the next message on (a peer that has proved itself may send more)."""
         self._limits = limits
@@ -145,7 +150,7 @@ class Stream:
         while True:
             if self._arrived:
                 return self._arrived.popleft()
-            if not self.read_once():
+            if not self.read_once() and not self._arrived:
                 return None
 
     def next_message(self) -> list[Any] | None:
@@ -153,7 +158,7 @@ class Stream:
         return self._arrived.popleft() if self._arrived else None
 
     def read_once(self) -> bool:
-        """One recv(2); False when there was nothing to read. Raises as `receive`."""
+        """One recv(2); False when nothing more is to be read now. Raises as `receive`."""
         try:
             if self._lengths is not None:
                 if self._fill():
@@ -167,7 +172,8 @@ class Stream:
         if not count:
             raise Closed("it closed the connection")
         self._cut(count)
-        return True
+        # Less than there was room for: the socket is empty, and a poll will tell when it is not. Saves a call per message.
+        return count == _BUFFER_BYTES or self._lengths is not None
 
     def _cut(self, count: int) -> None:
         """Take whole messages out of what has just arrived in the shared buffer."""

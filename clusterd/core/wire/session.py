@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
 from clusterd.core.wire import codec
@@ -40,6 +40,25 @@ def payload_digest(frame: Any) -> bytes:
     return blake2b(frame, digest_size=16).digest()
 
 
+class Signer:
+    """HMAC-SHA256 with one key, at half the price of `hmac.digest`: the two padded key blocks are hashed once (RFC 2104, section 4)."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        padded = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def __call__(self, header: bytes) -> bytes:
+        """The mac of a header."""
+        inner = self._inner.copy()
+        inner.update(header)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Replayed(AuthenticationError):
     """A correctly signed message whose number is not the next one."""
 
@@ -57,10 +76,10 @@ class Session:
 
     __slots__ = (
         "_decoder",
-        "_receive_key",
         "_received_bytes",
         "_received_messages",
-        "_send_key",
+        "_sign_received",
+        "_sign_sent",
         "_unacked",
         "acked",
         "dealt_with",
@@ -78,8 +97,8 @@ class Session:
     def __init__(
         self, send_key: bytes, receive_key: bytes, decoder: codec.HeaderDecoder, limits: Limits, *, has_digests: bool
     ) -> None:
-        self._send_key = send_key
-        self._receive_key = receive_key
+        self._sign_sent = Signer(send_key)
+        self._sign_received = Signer(receive_key)
         self._decoder = decoder
         self.limits = limits
         self.has_digests = has_digests
@@ -158,7 +177,7 @@ class Session:
         if self.dealt_with == self.received:
             self._received_bytes = self._received_messages = 0
             self.owes_ack = False
-        mac = self.last_mac = sign(self._send_key, header)
+        mac = self.last_mac = self._sign_sent(header)
         return [mac, header, *payload]
 
     def open(self, mac: bytes, header: bytes, payload: Sequence[Any] = ()) -> codec.Header[Any]:
@@ -170,7 +189,7 @@ class Session:
             AuthenticationError: the mac is wrong. `Replayed`: it is right, but the number is not the next one.
             WireError: it does not decode, or the frames are not those that the header announces.
         """
-        if not is_signed(self._receive_key, mac, header):
+        if not hmac.compare_digest(mac, self._sign_received(header)):
             raise AuthenticationError("wrong signature")
         try:
             content = self._checked(header, payload)
