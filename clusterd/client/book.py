@@ -120,8 +120,9 @@ class TaskBook:
             self.pending[task] = future
             self.queue.append(future)
             room.enter(cost)
-        if self._alarm.is_needed and not is_attended:
-            self._alarm.ring()
+        alarm = self._alarm
+        if not is_attended and (alarm.is_needed or alarm.is_awaited):
+            alarm.ring()
         return future
 
     def _measure(self, frames: Sequence[Any]) -> int:

@@ -19,9 +19,12 @@ class Alarm:
     """A descriptor that becomes readable by `ring`; an eventfd where there are any, else a socket pair."""
 
     def __init__(self) -> None:
-        # True while the I/O thread sleeps, or is about to.
+        # True while who turns the loop sleeps, or is about to.
         self.is_needed = False
+        # True while the I/O thread stands aside, and nobody may be turning the loop.
+        self.is_awaited = False
         self._lock = threading.Lock()
+        self._is_closed = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
         if hasattr(os, "eventfd"):
             self.descriptor = self._write = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -35,9 +38,9 @@ class Alarm:
         """Wake the sleeper; idempotent until it sleeps again."""
         # The lock keeps a late ring from writing into whatever file got the number of the closed descriptor.
         with self._lock:
-            if not self.is_needed:
+            if not (self.is_needed or self.is_awaited) or self._is_closed:
                 return
-            self.is_needed = False
+            self.is_needed = self.is_awaited = False
             # Full means that it has been rung already.
             with contextlib.suppress(BlockingIOError):
                 if self._pair is None:
@@ -60,7 +63,7 @@ class Alarm:
     def close(self) -> None:
         """Give the descriptors back; only after the sleeper has ended."""
         with self._lock:
-            self.is_needed = False
+            self._is_closed = True
             if self._pair is None:
                 os.close(self.descriptor)
             else:
