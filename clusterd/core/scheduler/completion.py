@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.task import Place, Reason
 from clusterd.core.scheduler.actions import Deliver, Discard, Forget, WhyDiscarded
 from clusterd.core.scheduler.engine import STALLED
-from clusterd.core.scheduler.fairness import wake
+from clusterd.core.scheduler.fairness import reopen
 from clusterd.core.scheduler.outcomes import can_retry, charge, end, put_back, retry_or_fail
 from clusterd.core.scheduler.recovery import orphan_finished, orphan_not_run
 from clusterd.core.scheduler.watch import arm_limit
@@ -112,15 +112,6 @@ def release(engine: Engine, task: Task) -> None:
     else:
         engine.load = 0.0  # not the difference, in which rounding would add up
         engine.bytes = 0
-
-
-def reopen(state: State, engine: Engine) -> None:
-    """Offer an engine's room, which may have grown, to all whom it can serve."""
-    state.levels.update(engine)
-    if engine.direct.ring:
-        wake(state, engine)
-    for pool in engine.pools:
-        wake(state, pool)
 
 
 def _next_head(state: State, engine: Engine, now: float) -> None:

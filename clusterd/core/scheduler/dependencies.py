@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clusterd.core.model.task import Place, Reason, Status
-from clusterd.core.scheduler.fairness import enqueue
-from clusterd.core.scheduler.outcomes import fail
-from clusterd.core.scheduler.routing import route
+from clusterd.core.scheduler.outcomes import fail, queue_or_fail
 
 if TYPE_CHECKING:
     from clusterd.core.model.task import Dependency, TaskId
@@ -109,6 +107,8 @@ def resolve(state: State, now: float, out: Out) -> None:
         ended = state.resolving.popleft()
         dependents, ended.dependents = ended.dependents or {}, None
         for task in dependents.values():
+            if task.place is not Place.WAITING:
+                continue  # aborted in the same batch in which this one ended and was culled
             for condition in task.conditions:
                 if ended.id in condition.left:
                     condition.tell(state, ended.id, ended)
@@ -141,11 +141,7 @@ def _decide(state: State, task: Task, now: float, out: Out) -> None:
     for condition in conditions:
         if condition.engines is not None:
             _narrow(task, condition.engines)
-    flow = route(state, task, now)
-    if flow is None:
-        fail(state, task, Reason.UNSCHEDULABLE, "no engine that it may run on is left", now, out)
-    else:
-        enqueue(state, task, flow)
+    queue_or_fail(state, task, Reason.UNSCHEDULABLE, "its dependencies are met", now, out)
 
 
 def _narrow(task: Task, engines: set[int]) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clusterd.core.model.task import Place, Reason
-from clusterd.core.scheduler.completion import give_back, reopen
+from clusterd.core.scheduler.completion import give_back
 from clusterd.core.scheduler.engine import CONDEMNED, DRAINING, SUSPECT, Engine
-from clusterd.core.scheduler.fairness import enqueue
-from clusterd.core.scheduler.outcomes import fail, put_back, retry_or_fail
+from clusterd.core.scheduler.fairness import reopen
+from clusterd.core.scheduler.outcomes import fail, put_back, queue_or_fail, retry_or_fail
 from clusterd.core.scheduler.recovery import adopt_reported, disown
-from clusterd.core.scheduler.routing import drop_pool, empty, route
+from clusterd.core.scheduler.routing import drop_pool, empty
 
 if TYPE_CHECKING:
     from clusterd.core.scheduler.events import (
@@ -37,7 +37,7 @@ def engine_attached(state: State, event: EngineAttached, _now: float, _out: Out)
     if engine is None:
         engine = state.engines[event.engine] = Engine(event, state.settings)
         for pool in state.pools.values():
-            if pool.is_avoiding:
+            if (engine.id in pool.ids) is not pool.is_avoiding:
                 pool.members.append(engine)
                 if pool.is_waiting:
                     engine.pools.append(pool)
@@ -112,11 +112,7 @@ def engine_lost(state: State, event: EngineLost, now: float, out: Out) -> None:
     engine.held.clear()
     _judge(state, event, held, text, now, out, is_innocent=event.is_wanted or was_condemned)
     for task in homeless:
-        flow = route(state, task, now)
-        if flow is None:
-            fail(state, task, Reason.UNSCHEDULABLE, f"{text}; no engine that it may run on is left", now, out)
-        else:
-            enqueue(state, task, flow)
+        queue_or_fail(state, task, Reason.UNSCHEDULABLE, text, now, out)
     for flow in engine.direct.flows.values():
         flow.client.flows.remove(flow)
         for task in flow.tasks:

@@ -64,6 +64,15 @@ def wake(state: State, owner: Engine | Pool) -> None:
         state.ready_pools.append(owner)
 
 
+def reopen(state: State, engine: Engine) -> None:
+    """Offer an engine's room, which may have grown, to all whom it can serve."""
+    state.levels.update(engine)
+    if engine.direct.ring:
+        wake(state, engine)
+    for pool in engine.pools:
+        wake(state, pool)
+
+
 def take(fair: FairQueue) -> Task:
     """Remove and return the task whose turn it is; the ring must not be empty."""
     ring = fair.ring

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.core.scheduler import clients, completion, engines, events, submission
 from clusterd.core.scheduler.engine import Engine, Pool
+from clusterd.core.scheduler.outcomes import give_up_avoiding
 from clusterd.core.scheduler.placement import settle
 from clusterd.core.scheduler.records import record_of
 from clusterd.core.scheduler.recovery import expire
-from clusterd.core.scheduler.routing import give_up_avoiding
 from clusterd.core.scheduler.settings import Settings
 from clusterd.core.scheduler.state import State
 from clusterd.core.scheduler.status import engine_load, queue_status, unassigned
@@ -35,7 +35,7 @@ def _tick(state: State, _event: Tick, now: float, out: Out) -> None:
         if isinstance(whose, Engine):
             watch(state, whose, now, out)
         elif isinstance(whose, Pool):
-            give_up_avoiding(state, whose, now)
+            give_up_avoiding(state, whose, now, out)
         else:
             expire(state, now, out)
 

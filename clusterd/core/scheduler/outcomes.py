@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.task import Place, Reason
 from clusterd.core.scheduler.actions import Fail, Forget
 from clusterd.core.scheduler.fairness import enqueue
-from clusterd.core.scheduler.routing import route
+from clusterd.core.scheduler.routing import empty, route
 
 if TYPE_CHECKING:
-    from clusterd.core.scheduler.engine import Engine
+    from clusterd.core.scheduler.engine import Engine, Pool
     from clusterd.core.scheduler.state import Out, State
     from clusterd.core.scheduler.tasks import Client, Task
 
@@ -79,15 +79,32 @@ def can_retry(task: Task) -> bool:
 def put_back(state: State, task: Task, text: str, now: float, out: Out) -> None:
     """Queue a task again that an engine held; `text` says what happened to it there, should no engine be left for it."""
     if task.is_aborting:
+        task.engine = None
         fail(state, task, Reason.ABORTED, "aborted before it ran", now, out)
         return
+    task.interrupted = None
+    queue_or_fail(state, task, Reason.ENGINE_LOST, text, now, out, at_front=True)
+
+
+def queue_or_fail(
+    state: State, task: Task, reason: Reason, text: str, now: float, out: Out, *, at_front: bool = False
+) -> None:
+    """Queue a task where it may run; end it with `reason` and what led to it, `text`, when no engine for it is left."""
     flow = route(state, task, now)
     if flow is None:
-        fail(state, task, Reason.ENGINE_LOST, f"{text}; no engine that it may run on is left", now, out)
+        fail(state, task, reason, f"{text}; no engine that it may run on is left", now, out)
         return
     task.engine = None
-    task.interrupted = None
-    enqueue(state, task, flow, at_front=True)
+    enqueue(state, task, flow, at_front=at_front)
+
+
+def give_up_avoiding(state: State, pool: Pool, now: float, out: Out) -> None:
+    """Let the retries in a pool go to any engine: those they prefer have been busy for too long."""
+    for task in empty(pool, only_avoiding=True):
+        task.avoid = frozenset()
+        queue_or_fail(
+            state, task, Reason.UNSCHEDULABLE, "it waited for another engine than those that failed it", now, out
+        )
 
 
 def charge(engine: Engine, task: Task) -> None:

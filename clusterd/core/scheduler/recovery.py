@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler.actions import AdoptUnknown, Discard, Keep, WhyDiscarded
 from clusterd.core.scheduler.engine import OCCUPIED
-from clusterd.core.scheduler.fairness import bury
+from clusterd.core.scheduler.fairness import bury, reopen
 from clusterd.core.scheduler.orphans import Orphan
 from clusterd.core.scheduler.runtimes import CLOSED
 
@@ -134,4 +134,4 @@ def _one_less(state: State, engine: Engine) -> None:
     engine.orphans -= 1
     if not engine.orphans:
         engine.flags &= ~OCCUPIED
-        state.levels.update(engine)
+        reopen(state, engine)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler.engine import CONDEMNED, DRAINING, SUSPECT, Pool
-from clusterd.core.scheduler.fairness import enqueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,10 +31,11 @@ def route(state: State, task: Task, now: float) -> Flow | None:
         engine = state.engines.get(target)
         return None if engine is None else engine.direct.flow_of(task.client)
     if task.avoid:
-        others = _others(state, task)
+        others = _others(state, task.avoid, target)
         if others is not None:
             state.timers.arm(others, now + state.settings.retry_patience)
             return others.fair.flow_of(task.client)
+        task.avoid = frozenset()  # all have failed it that could take it: any will do
     if target is None:
         return task.client.flow
     if state.engines.keys().isdisjoint(target):
@@ -53,17 +53,14 @@ def any_usable(state: State, ids: Iterable[int]) -> bool:
     return any(is_usable(state.engines.get(engine_id)) for engine_id in ids)
 
 
-def _others(state: State, task: Task) -> Pool | None:
-    """Return a pool of engines that have not failed the task, or None when all have that can take work."""
-    if task.target is None:
-        avoid = task.avoid.intersection(state.engines)
-        if avoid and any_usable(state, (engine_id for engine_id in state.engines if engine_id not in avoid)):
-            return pool_for(state, avoid, is_avoiding=True)
-    elif isinstance(task.target, frozenset):
-        rest = task.target - task.avoid
-        if any_usable(state, rest):
-            return pool_for(state, rest)
-    return None
+def _others(state: State, avoid: frozenset[int], target: frozenset[int] | None) -> Pool | None:
+    """Return a pool of engines that are not to be avoided, or None where none of them can take work."""
+    if target is None:
+        avoid = avoid.intersection(state.engines)
+        rest = (engine_id for engine_id in state.engines if engine_id not in avoid)
+        return pool_for(state, avoid, is_avoiding=True) if avoid and any_usable(state, rest) else None
+    target = target - avoid
+    return pool_for(state, target) if any_usable(state, target) else None
 
 
 def pool_for(state: State, ids: frozenset[int], *, is_avoiding: bool = False) -> Pool:
@@ -109,12 +106,3 @@ def empty(pool: Pool, *, only_avoiding: bool = False) -> list[Task]:
             flow.is_active = False
             pool.fair.ring.remove(flow)
     return taken
-
-
-def give_up_avoiding(state: State, pool: Pool, now: float) -> None:
-    """Let the retries in a pool go to any engine: those they prefer have been busy for too long."""
-    for task in empty(pool, only_avoiding=True):
-        task.avoid = frozenset()
-        flow = route(state, task, now)
-        assert flow is not None  # noqa: S101  (the pool's members are engines that it may run on)
-        enqueue(state, task, flow)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from clusterd.core.model.task import Reason
 from clusterd.core.scheduler.actions import AnswerKnown, Fail
-from clusterd.core.scheduler.completion import conclude, reopen
+from clusterd.core.scheduler.completion import conclude
 from clusterd.core.scheduler.dependencies import begin
 from clusterd.core.scheduler.engine import DRAINING
-from clusterd.core.scheduler.fairness import activate, enqueue
-from clusterd.core.scheduler.outcomes import fail
+from clusterd.core.scheduler.fairness import activate, reopen
+from clusterd.core.scheduler.outcomes import queue_or_fail
 from clusterd.core.scheduler.recovery import adopt_submitted
-from clusterd.core.scheduler.routing import route
 from clusterd.core.scheduler.tasks import Client, Task
 
 if TYPE_CHECKING:
@@ -80,11 +79,7 @@ def _enter(state: State, task: Task, now: float, out: Out) -> None:
     elif task.spec.after is not None or task.spec.follow is not None:
         begin(state, task, now, out)
     else:
-        flow = route(state, task, now)
-        if flow is None:
-            fail(state, task, Reason.UNSCHEDULABLE, "no engine that it may run on is left", now, out)
-        else:
-            enqueue(state, task, flow)
+        queue_or_fail(state, task, Reason.UNSCHEDULABLE, "accepted", now, out)
 
 
 def _why_overloaded(client: Client, size: int) -> str:
