@@ -88,13 +88,13 @@ def _restart(supervisor: Supervisor, command: events.RestartRequested) -> None:
 
 def _resume(supervisor: Supervisor, command: events.ResumeRequested) -> None:
     units = _named_units(supervisor, command.request, command.unit)
+    if units:
+        _answer(supervisor, command.request)
     for unit in units:
         supervisor.resume(unit)
         for launch in supervisor.state.of_unit(unit):
             if unit != ids.CONTROLLER and not launch.is_stopping:
                 supervisor.act(actions.ResumeSlots(launch.id))
-    if units:
-        _answer(supervisor, command.request)
 
 
 def _change_profile(supervisor: Supervisor, command: events.ProfileChanged) -> None:

@@ -12,7 +12,7 @@ from clusterd.core.model import ids
 from clusterd.core.model.observed import Observation
 from clusterd.core.supervisor import actions, events, records
 from clusterd.core.supervisor.phases import TRANSITIONS, Fact, Phase
-from clusterd.core.supervisor.restart import RestartAt, StayDown
+from clusterd.core.supervisor.restart import RestartAt
 from clusterd.core.supervisor.watches import LaunchWatch
 
 if TYPE_CHECKING:
@@ -107,12 +107,11 @@ def _end(supervisor: Supervisor, launch: Launch, reason: str, *, has_lived: bool
     if launch.is_failed:
         reason, healthy_for, is_clean = launch.stop_reason, 0.0, False
     unit.last_end = reason
-    match unit.restarts.ended(reason, supervisor.now, healthy_for=healthy_for, is_failure=not is_clean):
-        case RestartAt() as restart:
-            unit.retry_at = restart.at
-        case StayDown() as down:
-            if launch.unit not in supervisor.state.halted:
-                supervisor.record(records.UnitHalted(supervisor.name, launch.unit, down.reason))
+    outcome = unit.restarts.ended(reason, supervisor.now, healthy_for=healthy_for, is_failure=not is_clean)
+    if isinstance(outcome, RestartAt):
+        unit.retry_at = outcome.at
+    elif launch.unit not in supervisor.state.halted:
+        supervisor.record(records.UnitHalted(supervisor.name, launch.unit, outcome.reason))
 
 
 def _journal_replayed(supervisor: Supervisor) -> None:

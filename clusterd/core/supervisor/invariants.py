@@ -53,7 +53,7 @@ def check(supervisor: Supervisor) -> None:
         if is_waiting_job:
             is_asked = unit_watch is not None and (unit_watch.is_querying or unit_watch.query_at is not None)
             _require(is_asked, f"{launch.id}: somebody will ask for the job")
-    if supervisor.is_replayed and not state.is_wanted:
+    if not state.is_wanted:
         _require(all(launch.is_stopping for launch in state.launches.values() if launch.unit != CONTROLLER), "all stop")
     copy = State()
     for record in state.snapshot():

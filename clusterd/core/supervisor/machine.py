@@ -75,7 +75,12 @@ class Supervisor:
         Args:
             event: what happened.
             now: monotonic time; an earlier one than last time counts as that.
+
+        Raises:
+            ValueError: anything else came before JournalReplayed: nothing may be decided on half a past.
         """
+        if not self.is_replayed and not isinstance(event, events.JournalReplayed):
+            raise ValueError(f"{type(event).__name__} before JournalReplayed")
         self.now = max(self.now, now)
         self._appends, self._acts = [], []
         self.tell(_summary(event))
@@ -87,13 +92,12 @@ class Supervisor:
             commands.take(self, event)
         else:
             facts.take(self, event)
-        if self.is_replayed:
-            reconcile(self)
+        reconcile(self)
         return self._appends + self._acts
 
     def next_deadline(self) -> float | None:
         """Return when `handle(TimePassed(), ...)` is due; None: not before something happens."""
-        return next_deadline(self) if self.is_replayed else None
+        return next_deadline(self)
 
     def snapshot(self) -> list[records.Record]:
         """Return records that stand for all applied so far, to compact the journal with."""

@@ -203,7 +203,7 @@ def _launch_state(supervisor: Supervisor, launch_id: str) -> str:
     return "queued" if watch.running_since is None else "starting"
 
 
-def _reason(  # noqa: C901, PLR0911 - the list of reasons, most telling first
+def _reason(  # noqa: C901, PLR0911, PLR0912 - the list of reasons, most telling first
     supervisor: Supervisor, unit: str, launches: tuple[LaunchView, ...], now: float
 ) -> tuple[str, str]:
     """Return the most telling reason why a unit is not as wanted, and what to do."""
@@ -224,13 +224,17 @@ def _reason(  # noqa: C901, PLR0911 - the list of reasons, most telling first
             return f"job {launch.job} waits: {launch.evidence}", ""
         if launch.state in ("requested", "starting"):
             return ("the controller is starting" if unit == CONTROLLER else "its agent is starting"), ""
-    if unit in state.orphaned and not launches:
-        error = f": {watch.last_end}" if watch is not None and watch.reap_at is not None else ""
+    if watch is not None and (watch.is_reaping or watch.reap_at is not None):
+        error = "" if watch.reap_at is None else f": {watch.last_end}"
         return f"engines without an agent are being ended{error}", ""
     if not launches and watch is not None and watch.retry_at is not None:
         return f"restarts in {max(0.0, watch.retry_at - now):.1f} s: {watch.last_end}", ""
-    if not launches and unit != CONTROLLER and state.is_wanted and not supervisor.state.of_unit(CONTROLLER):
-        return "there is no controller", ""
+    if not launches and unit != CONTROLLER:
+        controllers = state.of_unit(CONTROLLER)
+        if not controllers:
+            return "there is no controller", ""
+        if controllers[-1].is_stopping:
+            return "the controller must end before engines are started", ""
     return "", ""
 
 
@@ -252,9 +256,8 @@ def _slot_reason(
         return f"{len(draining)} engines finish their tasks before they go"
     if missing := len(slots - engines):
         return f"{missing} engines have not registered yet"
-    if surplus := len(engines - slots):
-        return f"{surplus} engines have not left yet"
-    return "orders are on their way"
+    surplus = len(engines - slots)
+    return f"{surplus} engines have not left yet" if surplus else ""
 
 
 def _retry_in(supervisor: Supervisor, unit: str, now: float) -> float | None:

@@ -188,3 +188,9 @@ def test_mapping_can_be_closed_after_release():
         page.revoke(view, 1, 1, 1, fence=no_fence)
     writer.release()
     mapping.close()
+
+
+def test_epochs_tell_controllers_apart_and_are_never_the_one_of_no_controller():
+    assert page.epoch_of(bytes(16)) == 1
+    assert page.epoch_of(bytes(range(16))) != page.epoch_of(bytes(range(1, 17)))
+    assert page.epoch_of(b"\xff" * 16) < 2**64
