@@ -6,8 +6,8 @@
     scheduler.next_deadline()                           # when Tick() is due; give it after all that was received
     scheduler.queue_status() / record(task) / records(client) / engine_load(engine) / unassigned()
 
-`now` never goes back. Actions are to be performed in order. Each submission is accepted, refused (Fail) or known (AnswerKnown); each accepted
-task ends once (Deliver, Fail, or Forget where its client is gone); each TaskFinished gets one of Deliver, Discard, Keep.
+`now` never goes back. Actions are to be performed in order. Each submission is accepted, refused (Fail) or known (AnswerKnown);
+each accepted task ends once (Deliver, Fail, or Forget where its client is gone); each TaskFinished gets one of Deliver, Discard, Keep.
 """
 
 from clusterd.core.scheduler import actions, events
