@@ -45,7 +45,9 @@ def look_for(action: actions.Adopt, places: Places) -> events.AdoptionResult:
         case "alive":
             return events.AdoptionResult(action.launch, "found", identity, evidence)
         case "gone":
-            return events.AdoptionResult(action.launch, "absent", None, f"process {identity.pid} is gone ({evidence})")
+            # Named, because it lived: engines of it may go on.
+            gone = f"process {identity.pid} is gone ({evidence})"
+            return events.AdoptionResult(action.launch, "absent", identity, gone)
         case "unknown":
             where = f"process {identity.pid} on {identity.host}"
             return events.AdoptionResult(action.launch, "unknown", None, f"{where} cannot be seen from here")

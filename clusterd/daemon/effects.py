@@ -90,13 +90,15 @@ class Effects:
         return self._performers[type(action)](action)
 
     def forget(self, launch: str) -> None:
-        """Remove what a launch that has ended leaves in the runtime directory."""
-        for path in (
-            self._places.spec_file(launch),
-            self._places.identity_file("controller", launch),
-            self._places.identity_file("agent", launch),
-        ):
-            path.unlink(missing_ok=True)
+        """Remove what a launch that has ended leaves in the runtime directory.
+
+        An identity file that names nobody stays: it calls the launch off, and its process may have read its spec and not
+        yet come to claim its place.
+        """
+        self._places.spec_file(launch).unlink(missing_ok=True)
+        for path in (self._places.identity_file("controller", launch), self._places.identity_file("agent", launch)):
+            if adoption.read_identity(path) is not None:
+                path.unlink(missing_ok=True)
 
     def _start(self, action: actions.Start) -> list[Event]:
         name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
@@ -143,13 +145,14 @@ class Effects:
     def _adopt(self, action: actions.Adopt) -> list[Event]:
         result = adoption.look_for(action, self._places)
         name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
-        if result.identity is not None:
+        if result.verdict == "found" and result.identity is not None:
             pid = result.identity.pid
             if self._processes.watch(action.launch, result.identity, self._places.log_file(action.unit)):
                 text = f"adopted the {name}: process {pid}"
                 self._story.tell("launch_adopted", text, unit=action.unit, launch=action.launch, pid=pid)
             else:
-                result = events.AdoptionResult(action.launch, "absent", None, f"process {pid} ended in this moment")
+                gone = f"process {pid} ended in this moment"
+                result = events.AdoptionResult(action.launch, "absent", result.identity, gone)
         if result.verdict == "absent":
             self._story.tell(
                 "launch_absent",

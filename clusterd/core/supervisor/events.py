@@ -147,7 +147,12 @@ class LaunchExited(_Event, frozen=True):
 
 
 class AdoptionResult(_Event, frozen=True):
-    """The answer to Adopt: `found` (its end will be reported), `absent` (it does not run, and never will), `unknown`."""
+    """The answer to Adopt: `found` (its end will be reported), `absent` (it does not run, and never will), `unknown`.
+
+    Attributes:
+        identity: who it is, or was: an absent agent that lived may have left engines behind. None where nobody ever was.
+        evidence: how that is known.
+    """
 
     launch: str
     verdict: Literal["found", "absent", "unknown"]
