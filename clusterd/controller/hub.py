@@ -147,7 +147,7 @@ class Hub:
         is_new = engine is None
         if engine is None:
             wanted = message.wanted_id
-            wire_id = wanted if wanted >= 0 and wanted not in self.engines_by_id else self._next_id()
+            wire_id = wanted if wanted >= 0 and wanted not in self.engines_by_id else self._unused_id()
             engine = Engine(wire_id, message.uuid)
             self.engines[message.uuid] = self.engines_by_id[wire_id] = engine
         elif engine.connection is not None:
@@ -163,6 +163,11 @@ class Hub:
         self._added[engine.id] = engine
         self._work.engine_attached(engine, message, is_new=is_new, now=now)
         log.info("registered: engine %d is %s (pid %d)", engine.id, engine.name, engine.pid)
+
+    def _unused_id(self) -> int:
+        while (wire_id := self._next_id()) in self.engines_by_id:
+            pass  # an engine of an earlier controller, or an MPI rank, has it
+        return wire_id
 
     def _attach_agent(self, connection: Connection, message: AttachAgent, now: float) -> None:
         agent = self.agents.get(message.launch)

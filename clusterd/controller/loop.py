@@ -82,6 +82,11 @@ class Loop:
         self._flush()
         return self.ends_because
 
+    @property
+    def has_engines(self) -> bool:
+        """True while an engine is not known to be dead."""
+        return bool(self._hub.engines)
+
     def _turn(self, now: float) -> None:
         self._tasks.tick(now)
         self._operations.tick(now)

@@ -171,6 +171,10 @@ class Controller:
             fault.point("controller.announced")
             reason = loop.run(endpoints)
             log.info("ends: %s", reason)
+            if self._spec.reuse and not loop.has_engines:
+                # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
+                self._secrets.next_engine_id = 0
+                credentials.save_secrets(self._security, self._secrets)
         finally:
             signal.set_wakeup_fd(-1)
             if not self._spec.reuse:

@@ -90,6 +90,8 @@ class Loop:
         self._outbox_bytes = 0
         # Incarnation of the controller that the queue came from.
         self._controller = b""
+        # What clients call us; -1 before the first controller has said.
+        self._wire_id = -1
         self._completed = 0
         self._alone_since = time.monotonic()
         # Why the loop ends, and the exit status.
@@ -141,7 +143,11 @@ class Loop:
         held += [(dispatch.task, dispatch.attempt) for parked in self._parked.values() for dispatch, _, _ in parked]
         unsent = [message for messages, _, _ in self._outbox for message in messages] + self._finished
         held += [(message.task, message.attempt) for message in unsent if isinstance(message, m.Result)]
-        return self._identity(token=token, controller=self._controller, held=held, completed=self._completed)
+        about = {"token": token, "controller": self._controller, "held": held, "completed": self._completed}
+        if self._wire_id >= 0:
+            # Another controller takes us in under the id that clients know us by.
+            about["wanted_id"] = self._wire_id
+        return self._identity(**about)
 
     # --- running ---
 
@@ -280,6 +286,7 @@ class Loop:
 
     def _attached(self, event: Up) -> None:
         self._join_timeout = None
+        self._wire_id = event.attached.id
         self._page.attach(epoch_of(event.welcome.controller), event.attached.id, time.time())
         if self._parked:
             self._link.send([m.NeedFunction(digest) for digest in self._parked])
