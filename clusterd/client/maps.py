@@ -1,7 +1,7 @@
 """A map: one future for many items, fed chunk by chunk.
 
 Chunks are taken, pickled and submitted by the thread that waits for the map, or by one of its own: never by the I/O thread,
-because iterators are code of users. Bounded: a few chunks for each engine are under way, and in a stream not more are
+because iterators are code of users. Bounded: what keeps the engines busy for 50 ms is under way, and in a stream not more are
 finished and unread. The first failure stops the feeding and gives up what has not begun behind it.
 """
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from clusterd.client.task import TaskFuture
     from clusterd.client.view import View
 
-# Enough that an engine always has its next chunk waiting at the controller.
-CHUNKS_PER_ENGINE = 4
 _LOOK_AGAIN = 1.0
 
 
@@ -130,7 +128,7 @@ class MapFuture(LightFuture):
             self._finish()
 
     def _has_room(self, *, is_waiting: bool) -> bool:
-        limit = self._max_outstanding or max(4, CHUNKS_PER_ENGINE * self._view._width())
+        limit = self._max_outstanding or self._pace.ahead(self._view._width())
         with self._news:
             while not self._is_stopped and (self._unread if self._is_streaming else self._outstanding) >= limit:
                 if not is_waiting:

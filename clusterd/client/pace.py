@@ -14,6 +14,11 @@ CHUNK_SECONDS: Final = 0.02
 MAX_ITEMS: Final = 16_384
 MAX_BYTES: Final = 1024 * 1024
 """Arguments, and results, of a chunk."""
+LEAST_AHEAD: Final = 4
+MOST_AHEAD: Final = 256
+"""Chunks for each engine that are under way: at least so many that one always waits, at most so many that little is taken in vain."""
+AHEAD_SECONDS: Final = 0.05
+"""Work for so long is under way; it covers the round trip and a client that is busy with something else."""
 _GROWTH: Final = 16
 # A chunk that took no measurable time is taken to have cost this much an item.
 _LEAST_SECONDS: Final = 1e-7
@@ -39,6 +44,8 @@ class Pace:
         self._size = 1
         # Seconds an item, smoothed; None before the first chunk is back.
         self._seconds: float | None = None
+        # Seconds a chunk, likewise.
+        self._chunk_seconds: float | None = None
         # Bytes an item, of arguments or of results, whichever is more.
         self._bytes = 0.0
 
@@ -54,6 +61,12 @@ class Pace:
             size = min(size, math.ceil(left / (2 * engines)))
         return max(1, size)
 
+    def ahead(self, engines: int) -> int:
+        """Chunks that may be under way for so many engines."""
+        if self._chunk_seconds is None:
+            return LEAST_AHEAD * engines
+        return max(LEAST_AHEAD, min(MOST_AHEAD, int(AHEAD_SECONDS / max(self._chunk_seconds, 1e-6)))) * engines
+
     def sent(self, count: int, size: int) -> None:
         """A chunk of `count` items has `size` bytes."""
         self._bytes = max(self._bytes, size / count)
@@ -63,6 +76,9 @@ class Pace:
         each = max(seconds / count, _LEAST_SECONDS)
         # Slowness counts at once, speed with caution: a chunk that is too long harms more than one that is too short.
         self._seconds = each if self._seconds is None else max(each, 0.5 * (self._seconds + each))
+        self._chunk_seconds = (
+            seconds if self._chunk_seconds is None else max(seconds, 0.5 * (self._chunk_seconds + seconds))
+        )
         self._bytes = max(self._bytes, size / count)
         wanted = int(CHUNK_SECONDS / self._seconds)
         self._size = max(1, min(wanted, count * _GROWTH if wanted > self._size else wanted, MAX_ITEMS))
