@@ -30,7 +30,7 @@ def check(supervisor: Supervisor) -> None:
     """
     state = supervisor.state
     _require(supervisor.launches.keys() == state.launches.keys(), "each launch has exactly one watch")
-    for unit in {launch.unit for launch in state.launches.values()}:
+    for unit in dict.fromkeys(launch.unit for launch in state.launches.values()):
         launches = state.of_unit(unit)
         held = [slot for launch in launches for slot in launch.slots]
         _require(len(held) == len(set(held)), f"{unit}: a slot is assigned to one launch only")
