@@ -129,7 +129,6 @@ class Driver:
                 if event is self._journal_first:
                     raise _NotRecorded(error) from error
                 raise
-        fault.point("daemon.handle.after_journal")
         for action in decided:
             match action:
                 case actions.Append():
@@ -139,6 +138,8 @@ class Driver:
                     self._answers[action.request] = action
                 case _:
                     self._queue.extend(self._effects.perform(action))
+        if batch:
+            fault.point("daemon.handle.after_actions")
         if isinstance(event, events.LaunchExited):
             self._tell_end(event)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clusterd.core.supervisor import events
+from clusterd.core.supervisor import actions, events
 from clusterd.core.wire.messages import (
     AgentNotice,
     ControllerStatus,
@@ -30,7 +30,6 @@ from clusterd.system import clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from clusterd.core.supervisor import actions
     from clusterd.daemon.controller_link import ControllerLink
     from clusterd.daemon.driver import Driver
     from clusterd.daemon.roster import Roster
@@ -154,6 +153,13 @@ class Operator:
         self._roster.replace(msgspec.convert(listed, list[EngineInfo]))
         known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
         self._feed(*(self._roster.observed(unit, asked_at) for unit in sorted(known) if unit))
+        self._drain_again()
+
+    def _drain_again(self) -> None:
+        # This controller may be a new one, or we are: neither has heard what was said about these.
+        for unit, watch in self._driver.supervisor.units.items():
+            if slots := tuple(sorted(watch.draining.keys() - watch.drained)):
+                self.drain(actions.Drain(unit, slots))
 
     async def _drain(self, engines: list[int], *, is_draining: bool) -> None:
         answer = await self._link.request(lambda number: Drain(number, engines, is_draining))

@@ -42,7 +42,7 @@ POINTS: dict[str, Point] = {
     "controller.turn.after_flush": Point(
         "controller", "what a turn decided is sent, acknowledgements alone may be missing"
     ),
-    "daemon.handle.after_journal": Point("daemon", "what an event means is durable, nothing of it is done"),
+    "daemon.handle.after_actions": Point("daemon", "what an event means is durable and done, nobody was told"),
     "daemon.start.after_spawn": Point("daemon", "a process runs, its identity is not in the journal"),
     "daemon.start.before_spawn": Point("daemon", "a launch is intended and its spec written, no process exists"),
     "engine.task.before_run": Point("engine", "the task is announced on the status page, nothing of it has run"),
