@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 TAIL_LINES = 20
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 8192
+# How faulthandler begins: what follows are the frames of the crash, innermost first; the rest of them says little.
+_CRASH = "Fatal Python error"
+_CRASH_LINES = 12
 
 
 def tail(path: Path, begin: int = 0) -> str:
@@ -33,6 +36,9 @@ def tail(path: Path, begin: int = 0) -> str:
     lines = data.decode(errors="replace").splitlines()
     if first > begin and len(lines) > 1:
         del lines[0]  # the rest of a line that began before the piece
+    crash = next((index for index, line in enumerate(lines) if line.startswith(_CRASH)), None)
+    if crash is not None:
+        return "\n".join(line for line in lines[crash : crash + _CRASH_LINES] if line)
     return "\n".join(lines[-TAIL_LINES:])
 
 

@@ -97,26 +97,20 @@ def read_spec(path: Path) -> AgentSpec:
 
 
 def claim(spec: AgentSpec) -> Path:
-    """Write the identity file of this launch; a launch runs once.
+    """Make the identity file of this launch; a launch runs once.
 
     Raises:
-        LaunchError: it runs already.
+        LaunchError: it was called off, or runs already.
     """
     units = files.private_directory(Path(spec.runtime_dir) / "units")
     files.private_directory(Path(spec.log_dir))
     path = units / f"agent-{spec.launch}.json"
-    try:
-        found = json.loads(path.read_bytes())
-        other = process.ProcessIdentity(*(found[field] for field in process.ProcessIdentity._fields))
-    except (OSError, ValueError, KeyError, TypeError):
-        other = None
-    me = process.current()
-    if other is not None and not process.is_same(other, me) and process.is_same_and_alive(other):
-        raise LaunchError(
-            f"launch {spec.launch} runs already, as pid {other.pid}",
-            hint="A batch system may have started the job twice.",
-        )
     title = f"clusterd agent {spec.cluster}/{spec.engine_set}"
     content = {"kind": "agent", "launch": spec.launch, "cluster": spec.cluster, "engine_set": spec.engine_set}
-    files.atomic_write(path, json.dumps({**content, **me._asdict(), "title": title}), durable=False)
+    # The first who makes this file has decided: a daemon that calls a launch off makes it itself.
+    if not files.claim(path, json.dumps({**content, **process.current()._asdict(), "title": title})):
+        raise LaunchError(
+            f"launch {spec.launch} was called off, or runs already: {path} exists",
+            hint="A batch system may have started the job twice.",
+        )
     return path
