@@ -152,7 +152,10 @@ class Hub:
             self.engines[message.uuid] = self.engines_by_id[wire_id] = engine
         elif engine.connection is not None:
             _replace(engine.connection)
-        engine.engine_set, engine.slot, engine.agent = message.engine_set, message.slot, message.agent
+        engine.engine_set, engine.slot = message.engine_set, message.slot
+        # An engine knows only the agent that forked it; the one that has adopted it since has told us itself.
+        if engine.agent not in self.agents:
+            engine.agent = message.agent
         engine.host, engine.pid, engine.python = message.host, message.pid, message.python
         engine.software, engine.started_at = message.software, message.started_at
         engine.is_suspect, engine.suspect_since = False, None
