@@ -62,8 +62,8 @@ class ControllerLink:
         self._timer: asyncio.TimerHandle | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
         self._next_request = 0
-        # Requests without an answer.
-        self._requests: dict[int, asyncio.Future[Any]] = {}
+        # Requests without an answer: who awaits it, or what is called with its value.
+        self._requests: dict[int, asyncio.Future[Any] | Callable[[Any], None]] = {}
         self._last_sent = 0.0
 
     @property
@@ -121,16 +121,29 @@ class ControllerLink:
         """
         if not self.is_up:
             raise ControllerLost(f"there is no connection to the controller: {self.problem}")
-        self._next_request += 1
-        number = self._next_request
-        future = self._requests[number] = self._loop.create_future()
+        number = self._new_number()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._requests[number] = future
         try:
             self.send(make(number))
             return await future
         finally:
             self._requests.pop(number, None)
 
+    def ask(self, make: Callable[[int], Any], on_value: Callable[[Any], None]) -> None:
+        """Send a request and have `on_value` called with its reply's value, in its place among the notices around it.
+
+        Without an answer (refused, connection lost) it is not called: the next connection asks anew.
+        """
+        number = self._new_number()
+        self._requests[number] = on_value
+        self.send(make(number))
+
     # --- inside ---
+
+    def _new_number(self) -> int:
+        self._next_request += 1
+        return self._next_request
 
     def _endpoints(self) -> NativeEndpoints:
         try:
@@ -182,25 +195,27 @@ class ControllerLink:
                     self.on_down(event.error.message)
 
     def _received(self, messages: list[Any]) -> None:
-        unasked = []
+        unasked: list[Any] = []
         for message in messages:
-            if isinstance(message, Reply | ErrorReply):
-                future = self._requests.pop(message.request, None)
-                if future is None or future.done():
-                    continue
-                if isinstance(message, Reply):
-                    future.set_result(message.value)
-                else:
-                    future.set_exception(ControlError(message.message, code=message.code, hint=message.hint))
-            else:
+            if not isinstance(message, Reply | ErrorReply):
                 unasked.append(message)
+                continue
+            waiting = self._requests.pop(message.request, None)
+            if isinstance(waiting, asyncio.Future):
+                _settle(waiting, message)
+            elif waiting is not None and isinstance(message, Reply):
+                # What came before the reply is older than it, and must not be taken for news.
+                if unasked:
+                    self.on_messages(unasked)
+                    unasked = []
+                waiting(message.value)
         if unasked:
             self.on_messages(unasked)
 
     def _fail_requests(self, reason: str) -> None:
         requests, self._requests = self._requests, {}
         for future in requests.values():
-            if not future.done():
+            if isinstance(future, asyncio.Future) and not future.done():
                 future.set_exception(ControllerLost(f"the connection to the controller was lost: {reason}"))
 
     def _plan(self) -> None:
@@ -244,6 +259,15 @@ class ControllerLink:
                 self._loop.add_reader(copy, self._pump)
             if flags & select.POLLOUT:
                 self._loop.add_writer(copy, self._pump)
+
+
+def _settle(future: asyncio.Future[Any], message: Reply | ErrorReply) -> None:
+    if future.done():
+        return
+    if isinstance(message, Reply):
+        future.set_result(message.value)
+    else:
+        future.set_exception(ControlError(message.message, code=message.code, hint=message.hint))
 
 
 def _descriptor(pollable: Any) -> int:

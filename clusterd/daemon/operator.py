@@ -1,7 +1,7 @@
 """The daemon as an operator of the controller: what the controller says becomes events, what the supervisor wants becomes requests.
 
-Invariant: the roster is complete before the supervisor hears of a single engine: on each connection the full list is asked for
-first, and what changes follows it on the same connection.
+Invariant: the roster is complete before the supervisor hears of a controller or a single engine: on each connection the full list
+is asked for first, and what changes follows it, in order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clusterd.core.supervisor import actions, events
+from clusterd.core.supervisor import events
 from clusterd.core.wire.messages import (
     AgentNotice,
     ControllerStatus,
@@ -30,6 +30,7 @@ from clusterd.system import clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from clusterd.core.supervisor import actions
     from clusterd.daemon.controller_link import ControllerLink
     from clusterd.daemon.driver import Driver
     from clusterd.daemon.roster import Roster
@@ -73,12 +74,13 @@ class Operator:
 
     def up(self) -> None:
         """We are attached: find out to whom, then what engines there are."""
-        self._go(self._introduce())
+        self._link.ask(ControllerStatus, self._introduced)
 
     def down(self, reason: str) -> None:
         """The connection is gone."""
         launch, self._launch = self._launch, ""
         self._draining.clear()
+        self._roster.forget_agents()
         if launch:
             self._story.tell("controller_unreachable", f"lost the connection to the controller: {reason}")
             self._feed(events.ControllerUnreachable(launch, reason))
@@ -143,23 +145,19 @@ class Operator:
     async def _resume(self, launch: str, slots: list[int]) -> None:
         await self._link.request(lambda number: ResumeSlots(number, launch, slots))
 
-    async def _introduce(self) -> None:
-        about = await self._link.request(ControllerStatus)
-        launch = self._launch = str(about["launch"])
-        self._story.tell("controller_ready", f"connected to the controller, process {about['pid']}", launch=launch)
-        self._feed(events.ControllerReady(launch))
+    def _introduced(self, about: dict[str, Any]) -> None:
+        launch = str(about["launch"])
         asked_at = clock.monotonic()
-        listed = await self._link.request(ListEngines)
-        self._roster.replace(msgspec.convert(listed, list[EngineInfo]))
-        known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
-        self._feed(*(self._roster.observed(unit, asked_at) for unit in sorted(known) if unit))
-        self._drain_again()
 
-    def _drain_again(self) -> None:
-        # This controller may be a new one, or we are: neither has heard what was said about these.
-        for unit, watch in self._driver.supervisor.units.items():
-            if slots := tuple(sorted(watch.draining.keys() - watch.drained)):
-                self.drain(actions.Drain(unit, slots))
+        def listed(value: list[Any]) -> None:
+            self._launch = launch
+            self._roster.replace(msgspec.convert(value, list[EngineInfo]))
+            self._story.tell("controller_ready", f"connected to the controller, process {about['pid']}", launch=launch)
+            known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
+            seen = [self._roster.observed(unit, asked_at) for unit in sorted(known) if unit]
+            self._feed(events.ControllerReady(launch), *seen)
+
+        self._link.ask(ListEngines, listed)
 
     async def _drain(self, engines: list[int], *, is_draining: bool) -> None:
         answer = await self._link.request(lambda number: Drain(number, engines, is_draining))

@@ -28,8 +28,11 @@ class Roster:
         self.agents: dict[str, AgentNotice] = {}
 
     def replace(self, engines: Iterable[EngineInfo]) -> None:
-        """Take a complete list."""
+        """Take a complete list of engines."""
         self.engines = {engine.id: engine for engine in engines}
+
+    def forget_agents(self) -> None:
+        """The connection is gone: the next one tells anew which agents there are."""
         self.agents = {}
 
     def change(self, added: Iterable[EngineInfo], removed: Iterable[EngineGone]) -> set[str]:

@@ -163,7 +163,7 @@ class Service:
 
     async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
         """Wish for engines."""
-        event = events.ScaleRequested(self._number(), engine_set, request.n)
+        event = events.ScaleRequested(self._number(), engine_set, request.n, request.drain_timeout)
         return self._command(f"scale {engine_set} to {request.n}", event, caller)
 
     async def resume(self, engine_set: str, request: Resume, caller: Caller) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def _scale(supervisor: Supervisor, command: events.ScaleRequested) -> None:
         message = f"cluster {supervisor.name} is stopped"
         supervisor.act(actions.Refuse(command.request, message, f"start it with so many: start -n {command.n}"))
         return
+    supervisor.unit(command.engine_set).patience = command.drain_timeout
     _wish(supervisor, command.engine_set, command.n)
     _answer(supervisor, command.request)
 

@@ -67,11 +67,16 @@ class StopRequested(_Event, frozen=True):
 
 
 class ScaleRequested(_Event, frozen=True):
-    """An engine set is to have `n` engines."""
+    """An engine set is to have `n` engines.
+
+    `drain_timeout` is what engines that go have for their tasks, this time, in seconds; None: what the profile says. It is
+    not journaled: a daemon that is started again goes by the profile.
+    """
 
     request: int
     engine_set: str
     n: int
+    drain_timeout: float | None = None
 
 
 class RestartRequested(_Event, frozen=True):

@@ -135,7 +135,9 @@ def _drain(supervisor: Supervisor, unit: str, wanted: set[int]) -> set[int]:
         supervisor.act(actions.Drain(unit, tuple(kept_after_all), is_draining=False))
     new = sorted(surplus - watch.draining.keys())
     if new:
-        patience = supervisor.unit_settings(unit).drain_timeout
+        patience = watch.patience
+        if patience is None:
+            patience = supervisor.unit_settings(unit).drain_timeout
         deadline = inf if patience is None else supervisor.now + patience
         watch.draining.update(dict.fromkeys(new, Draining(supervisor.now, deadline)))
         supervisor.act(actions.Drain(unit, tuple(new)))

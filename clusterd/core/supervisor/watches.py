@@ -93,6 +93,7 @@ class UnitWatch:
         engines: the set's registered engines by slot, None before the first observation.
         draining: all and only slots that are not wanted any more but still assigned to a launch that is not stopping.
         drained: those of them whose engines hold nothing any more.
+        patience: drain_timeout of the last scale command; None: the profile's.
     """
 
     def __init__(self, policy: RestartPolicy, seed: str) -> None:
@@ -108,3 +109,4 @@ class UnitWatch:
         self.engines: Observation[dict[int, EngineView]] | None = None
         self.draining: dict[int, Draining] = {}
         self.drained: set[int] = set()
+        self.patience: float | None = None

@@ -216,6 +216,18 @@ def test_infinite_patience():
     assert bench.slots(1) == (0, 1, 2, 3)
 
 
+def test_a_command_may_bring_its_own_patience():
+    bench = Bench().up()
+    bench.send(events.ScaleRequested(5, "engines", 3, drain_timeout=2.0))
+    assert bench.wait(1.0) == []
+    assert kinds(bench.wait(1.0)) == ["SetDesired"]
+    # The next one without it goes by the profile again.
+    bench.observe("engines", 0, 1, 2)
+    bench.report(1)
+    bench.send(events.ScaleRequested(6, "engines", 2))
+    assert bench.wait(29.0) == []
+
+
 def test_wanted_again_before_it_was_drained():
     bench = Bench().up()
     bench.send(events.ScaleRequested(5, "engines", 3))
