@@ -218,14 +218,15 @@ def test_infinite_patience():
 
 def test_a_command_may_bring_its_own_patience():
     bench = Bench().up()
-    bench.send(events.ScaleRequested(5, "engines", 3, drain_timeout=2.0))
-    assert bench.wait(1.0) == []
-    assert kinds(bench.wait(1.0)) == ["SetDesired"]
-    # The next one without it goes by the profile again.
+    bench.send(events.ScaleRequested(5, "engines", 3, drain_timeout=2.0), 10.0)
+    assert bench.wait(11.9) == []
+    assert kinds(bench.wait(12.0)) == ["SetDesired"]
     bench.observe("engines", 0, 1, 2)
     bench.report(1)
-    bench.send(events.ScaleRequested(6, "engines", 2))
-    assert bench.wait(29.0) == []
+    # The next one without it goes by the profile again.
+    bench.send(events.ScaleRequested(6, "engines", 2), 20.0)
+    assert bench.wait(49.9) == []
+    assert kinds(bench.wait(50.0)) == ["SetDesired"]
 
 
 def test_wanted_again_before_it_was_drained():
