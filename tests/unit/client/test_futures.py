@@ -132,9 +132,12 @@ def test_a_callback_that_waits_for_another_result_is_told_so(view, controller):
     assert "callback" in until(lambda: box, "the callback")[0]
 
 
-def test_what_it_tells_of_its_task(client):
+def test_what_it_tells_of_its_task(client, controller):
+    controller.is_holding = True
     future = client[1].apply_async(add, 1)
-    assert future.engine_id is None
+    assert (future.engine_id, future.attempt, future.started, future.stdout) == (None, None, None, "")
+    until(lambda: controller.held, "the task at the controller")
+    controller.release()
     assert future.result(10) == 2
     assert (future.engine_id, future.attempt) == (1, 0)
     assert len(future.task_id) == 32
