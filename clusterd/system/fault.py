@@ -3,6 +3,7 @@
     CLUSTERD_FAULT=journal.append.before_fsync:2=kill      at the second pass, SIGKILL to ourselves
     CLUSTERD_FAULT_ONCE=DIR                                fire once over all processes and restarts (DIR/NAME is made)
 
+While DIR does not exist nothing is counted and nothing fires: a test arms what already runs by making it.
 Several are separated by commas. Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `exit` (status 70, no clean-up), `raise`
 (FaultInjected). `POINTS` names every point, the process that passes it and what was and was not done there; tests
 are generated from it, and one checks that code and table agree. When off, a point costs one call of an empty function.
@@ -82,7 +83,8 @@ def install(specification: str, once: str | None = None) -> None:
 
     Args:
         specification: `NAME[:N]=ACTION`, comma separated; fires at the N-th pass (1) and at each one after it.
-        once: a directory; a point fires only if it can make the file `once/NAME`, so a restarted process lives on.
+        once: a directory; a point fires only if it can make the file `once/NAME`, so a restarted process lives on. Passes
+            before it exists do not count.
 
     Raises:
         ValueError: an unknown point or action, or a malformed entry: a test that names nothing would prove nothing.
@@ -100,7 +102,7 @@ def install(specification: str, once: str | None = None) -> None:
     directory = Path(once) if once else None
 
     def pass_point(name: str) -> None:
-        if name not in armed:
+        if name not in armed or not (directory is None or directory.is_dir()):
             return
         passes[name] += 1
         at, action = armed[name]

@@ -21,9 +21,9 @@ for text in ("first", "second"):
 """
 
 
-def run(tmp_path, **environment):
+def run(tmp_path, *, program=WRITE_TWICE, **environment):
     return subprocess.run(
-        [sys.executable, "-c", WRITE_TWICE, str(tmp_path / "file")],
+        [sys.executable, "-c", program, str(tmp_path / "file")],
         env=environment,
         cwd=Path(clusterd.__file__).parents[1],
         capture_output=True,
@@ -87,6 +87,15 @@ def test_once_lets_the_restarted_process_live(tmp_path):
     assert run(tmp_path, **environment).returncode == -signal.SIGKILL
     assert (markers / NAME).exists()
     assert run(tmp_path, **environment).stdout == "first\nsecond\n"
+
+
+def test_nothing_counts_before_it_is_armed(tmp_path):
+    markers = tmp_path / "markers"
+    environment = {"CLUSTERD_FAULT": f"{NAME}:2=kill", "CLUSTERD_FAULT_ONCE": str(markers)}
+    armed_between = WRITE_TWICE.replace("print(text", f"Path({str(markers)!r}).mkdir(exist_ok=True); print(text")
+    assert run(tmp_path, **environment).stdout == "first\nsecond\n"
+    assert run(tmp_path, program=armed_between, **environment).stdout == "first\nsecond\n"
+    assert run(tmp_path, **environment).returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("wrong", ["nonsense=kill", NAME, f"{NAME}=explode", f"{NAME}:x=kill", "=kill"])
