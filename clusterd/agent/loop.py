@@ -19,7 +19,7 @@ from clusterd.agent.slots import Signal, Slots, Start
 from clusterd.agent.zygote import messages as z
 from clusterd.core.model.page import ALL_ORDERS, epoch_of
 from clusterd.core.wire import messages as m
-from clusterd.link.dealer import poll_once
+from clusterd.link import poll_once
 from clusterd.system import fault, paths
 
 if TYPE_CHECKING:

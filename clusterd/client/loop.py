@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clusterd.client.requests import Requests
     from clusterd.client.wake import Alarm
     from clusterd.core.model.connection import NativeEndpoints
-    from clusterd.link.dealer import Event
+    from clusterd.link import Event
 
 log = logging.getLogger("clusterd.client")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.core.model import connection as connection_file
 from clusterd.core.wire.messages import AttachClient, ErrorReply, Ping, Reply
 from clusterd.errors import ConnectionFileError, ControlError, ControllerLost
-from clusterd.link.dealer import Down, Link, Received, Refusal, Up
+from clusterd.link import Down, Link, Received, Refusal, Up
 from clusterd.system import clock, files
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clusterd.core.model.connection import NativeEndpoints
-    from clusterd.link.dealer import Event
+    from clusterd.link import Event
 
 __all__ = ["ControllerLink"]
 

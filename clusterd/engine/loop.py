@@ -21,8 +21,7 @@ from clusterd.core.wire.frames import find_body, place_body
 from clusterd.core.wire.session import check_payload
 from clusterd.engine.executor import Stopped
 from clusterd.errors import AuthenticationError, TaskNotSendable
-from clusterd.link import Down, Received, Refusal, Up
-from clusterd.link.dealer import poll_once
+from clusterd.link import Down, Received, Refusal, Up, poll_once
 from clusterd.system import fault
 
 if TYPE_CHECKING:

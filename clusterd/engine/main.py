@@ -28,8 +28,7 @@ from clusterd.engine.page import StatusPage
 from clusterd.engine.rehearsal import rehearse
 from clusterd.engine.shell import build_shell
 from clusterd.errors import ClusterdError, ConnectionFileError
-from clusterd.link import Link
-from clusterd.link.dealer import SOFTWARE
+from clusterd.link import SOFTWARE, Link
 from clusterd.system import files, paths
 
 if TYPE_CHECKING:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import clusterd
 from clusterd.core.wire.handshake import NONCE_SIZE, PeerHandshake, Refused
 from clusterd.core.wire.messages import Attached, Goodbye, Refuse
 from clusterd.errors import AuthenticationError, ClusterdError, WireError
+from clusterd.link.events import Down, Event, Received, Refusal, Up
 from clusterd.link.transport import UNIX, Gone, Transport, UnixTransport, ZmqTransport
+from clusterd.link.waiting import poll_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,38 +39,6 @@ IDLE_ACK = 0.1
 RECEIVE_BURST = 64
 # Codes of a Refuse after which trying again cannot help.
 FINAL_REFUSALS = frozenset({"version", "malformed", "python"})
-
-
-class Received(NamedTuple):
-    """One header's worth of messages; `payload` are memoryviews, `digests` are theirs where the link has them."""
-
-    messages: list[Any]
-    payload: list[memoryview]
-    digests: list[bytes] | None
-
-
-class Up(NamedTuple):
-    """Attached. `is_new_controller` is true when its incarnation differs from the one before (also the first time)."""
-
-    attached: Attached
-    welcome: Welcome
-    is_new_controller: bool
-
-
-class Down(NamedTuple):
-    """The connection is gone and will be dialled again. `unacked`: (messages, payload) never acknowledged, oldest first."""
-
-    reason: str
-    unacked: list[tuple[Sequence[Any], Sequence[Any]]]
-
-
-class Refusal(NamedTuple):
-    """The controller refuses for good: the link is closed."""
-
-    error: ClusterdError
-
-
-Event = Received | Up | Down | Refusal
 
 
 class Link:
@@ -400,18 +369,3 @@ class Link:
             self.generation += 1
         self._transport = None
         self._is_sending = False
-
-
-def poll_once(pollables: list[tuple[Any, int]], timeout: float | None) -> None:
-    """Wait until one of them is ready or `timeout` seconds (None: for ever) have passed."""
-    # Rounded up: a poll that returns just before its time would spin until then.
-    milliseconds = None if timeout is None else int(timeout * 1000 + 0.999)
-    if all(isinstance(pollable, int) for pollable, _ in pollables):
-        poller: Any = select.poll()
-    else:
-        import zmq  # noqa: PLC0415 - there is a ZeroMQ socket, so it is loaded
-
-        poller = zmq.Poller()
-    for pollable, flags in pollables:
-        poller.register(pollable, flags)
-    poller.poll(milliseconds)

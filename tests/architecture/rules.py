@@ -65,9 +65,12 @@ RULES: dict[str, Rule] = {
         third="msgspec zmq IPython traitlets cloudpickle psutil setproctitle",
         never="asyncio",
     ),
-    # The zmq half of a peer (client, agent, engine, and the daemon as operator): sockets and nothing that decides.
-    "clusterd.link": rule(own=CORE, third="msgspec zmq", never="asyncio"),
-    "clusterd.client": rule(own=f"{CORE} clusterd.link clusterd.control.client", third="msgspec zmq cloudpickle"),
+    # A peer's end of the wire (client, agent, engine, and the daemon as operator): transports and nothing that decides.
+    "clusterd.link": rule(own=f"{CORE} clusterd.system.stream", third="msgspec zmq", never="asyncio"),
+    # Daemon, command and client must find the same directories from the same environment.
+    "clusterd.client": rule(
+        own=f"{CORE} clusterd.link clusterd.control.client clusterd.system.paths", third="msgspec zmq cloudpickle"
+    ),
     "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
     "clusterctl.commands.profile": rule(
         own="clusterd.control.client clusterd.core.model clusterd.profile clusterctl",
