@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,17 @@ def connect(path: str, limits: PartLimits) -> Stream:
     return Stream(connection, limits)
 
 
+class _Shared(threading.local):
+    """One buffer for all streams that a thread reads: what recv(2) brings is cut up before the next call."""
+
+    def __init__(self) -> None:
+        # Of each thread: a process may have several clients, each with a thread of its own, and recv(2) releases the GIL.
+        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+
+
+_shared = _Shared()
+
+
 class Stream:
     """One connected socket.
 
@@ -100,9 +112,6 @@ class Stream:
     """
 
     __slots__ = ("_arrived", "_at", "_lengths", "_limits", "_outbox", "_parts", "_rest", "_socket", "outbox_bytes")
-
-    # One for the process: what recv(2) brings is cut up before the next call. Not shared between threads that receive at once.
-    _shared = memoryview(bytearray(_BUFFER_BYTES))
 
     def __init__(self, connection: socket.socket, limits: PartLimits) -> None:
         self._socket = connection
@@ -164,24 +173,23 @@ class Stream:
                 if self._fill():
                     self._finish()
                 return True
-            count = self._socket.recv_into(self._shared)
+            shared = _shared.buffer
+            count = self._socket.recv_into(shared)
         except BlockingIOError:
             return False
         except OSError as error:
             raise Closed(error.strerror or str(error)) from error
         if not count:
             raise Closed("it closed the connection")
-        self._cut(count)
+        self._cut(shared[:count])
         # Less than there was room for: the socket is empty, and a poll will tell when it is not. Saves a call per message.
         return count == _BUFFER_BYTES or self._lengths is not None
 
-    def _cut(self, count: int) -> None:
-        """Take whole messages out of what has just arrived in the shared buffer."""
+    def _cut(self, data: memoryview) -> None:
+        """Take whole messages out of what has just arrived."""
         if self._rest:
-            data = memoryview(self._rest + self._shared[:count])
+            data = memoryview(self._rest + data)
             self._rest = b""
-        else:
-            data = self._shared[:count]
         start, end = 0, len(data)
         while end - start >= 8:
             magic, parts = _PREFIX.unpack_from(data, start)
