@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clusterd.core.scheduler.timers import NEVER
+from clusterd.core.timers import NEVER
 
 if TYPE_CHECKING:
     from clusterd.core.model.task import TaskId

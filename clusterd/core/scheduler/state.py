@@ -10,7 +10,7 @@ from clusterd.core.scheduler.orphans import Orphanage
 from clusterd.core.scheduler.records import Records
 from clusterd.core.scheduler.runtimes import FunctionCache
 from clusterd.core.scheduler.tasks import FairQueue
-from clusterd.core.scheduler.timers import Timers
+from clusterd.core.timers import Timers
 
 if TYPE_CHECKING:
     from clusterd.core.model.task import TaskId

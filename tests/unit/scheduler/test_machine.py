@@ -10,7 +10,7 @@ from clusterd.core.model.task import ClientLoad, Dependency, EngineLoad, Place, 
 from clusterd.core.scheduler import Scheduler, Settings, actions, events
 from clusterd.core.scheduler.invariants import InvariantViolation, check, check_settled
 from clusterd.core.scheduler.machine import HANDLERS
-from clusterd.core.scheduler.timers import NEVER, Timers
+from clusterd.core.timers import NEVER, Timers
 from tests.unit.scheduler.world import World, kinds
 
 
