@@ -38,22 +38,22 @@ class AggregateFuture(LightFuture):
         self.tasks: list[TaskFuture] = []
         self._convert = convert
         # Parts that have not ended; one more until `_complete`, so that the end cannot come before all have begun.
-        self._left = 1
+        self._left = len(self.targets) + 1
 
     def _add(self, task: TaskFuture) -> None:
         self.tasks.append(task)
 
-    def _complete(self, count: int) -> None:
-        """All `count` parts are submitted, and have this future as parent."""
-        self._count(count - 1)
+    def _complete(self) -> None:
+        """All parts are submitted."""
+        self._count_down()
 
     def child_ended(self, _child: TaskFuture) -> None:
         """One part has ended."""
-        self._count(-1)
+        self._count_down()
 
-    def _count(self, change: int) -> None:
+    def _count_down(self) -> None:
         with self._owner.lock:
-            self._left += change
+            self._left -= 1
             is_last = self._left == 0
         if is_last:
             self._is_error = any(task._is_error for task in self.tasks)  # noqa: SLF001 - of one family

@@ -197,6 +197,7 @@ class Client:
         Returns:
             How many that were, of those that the controller knew.
         """
+        self._check()
         connection = self._connection
         if futures is not None:
             chosen = [futures] if isinstance(futures, LightFuture) else list(futures)

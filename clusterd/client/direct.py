@@ -87,7 +87,7 @@ class DirectView(View):
             together._add(  # noqa: SLF001
                 connection.tasks.submit(kind, function, engine, part, options, parent=together, convert=convert)
             )
-        together._complete(len(ids))  # noqa: SLF001
+        together._complete()  # noqa: SLF001
         return together
 
     def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_attended: bool) -> LightFuture:

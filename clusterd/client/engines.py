@@ -126,7 +126,7 @@ class EngineBook:
             if len(set(chosen)) != len(chosen):
                 raise ValueError(f"an engine is named twice in {chosen}")
             return chosen, False
-        if hasattr(targets, "__index__"):
+        if hasattr(targets, "__index__") and not isinstance(targets, bool):
             return [self._one(targets.__index__(), ids)], True
         raise TypeError(f'engines are chosen by id, slice, list of ids or "all", not by {targets!r}')
 

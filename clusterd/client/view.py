@@ -225,7 +225,7 @@ class LoadBalancedView(View):
         self.follow: Any = None
         self.label = ""
         # Mistakes should come here, not with the first call.
-        self._options()
+        self._options().message()
 
     @property
     def targets(self) -> list[int] | None:

@@ -338,10 +338,10 @@ class FakeController:
             return results
         if message.kind == m.EXECUTE:
             try:
-                return repr(eval(value, names))  # noqa: S307
+                shown = eval(value, names)  # noqa: S307
             except SyntaxError:
-                exec(value, names)  # noqa: S102
-                return None
+                shown = exec(value, names)  # noqa: S102
+            return None if shown is None else repr(shown)
         if message.kind == m.PUSH:
             names.update(value)
             return None
