@@ -95,9 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = exit_codes.INTERRUPTED
     except ClusterdError as error:
         status = _report_json(error.code, error.message, error.hint) if is_json else _report(error)
-    except BrokenPipeError:
-        # `clusterctl logs | head`: the reader has what it wants. Python would complain again while it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # `clusterctl logs | head`: the reader has what it wants. click makes SystemExit(1) of it, and puts a wrapper around
+        # stdout; what is still buffered would be complained about once more at exit.
+        if isinstance(error, SystemExit) and not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = exit_codes.DONE
     return status
 

@@ -36,8 +36,15 @@ class Instance(NamedTuple):
 
 def socket_path(name: str) -> Path:
     """Return where the daemon of profile `name` listens, or would listen when there is none."""
-    existing = [path / SOCKET_NAME for path in paths.runtime_candidates(name) if (path / SOCKET_NAME).exists()]
-    return existing[0] if existing else paths.runtime_dir(name) / SOCKET_NAME
+    forbidden = []
+    for directory in paths.runtime_candidates(name):
+        try:
+            if (directory / SOCKET_NAME).is_socket():
+                return directory / SOCKET_NAME
+        except PermissionError:
+            # It is there, and somebody else's: connecting to it is refused with the reason.
+            forbidden.append(directory / SOCKET_NAME)
+    return forbidden[0] if forbidden else paths.runtime_dir(name) / SOCKET_NAME
 
 
 def running() -> list[Instance]:

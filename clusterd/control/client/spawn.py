@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from clusterd.errors import LaunchError, NotConverged, ProfileError
+from clusterd.errors import LaunchError, LockHeld, NotConverged, ProfileError
 from clusterd.system import paths
 from clusterd.system.files import private_directory
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["log_path", "spawn_daemon"]
 
 READY = b"READY\n"
-PROFILE_STATUS = 78  # EX_CONFIG of sysexits(3): `clusterd serve` ends with it when the profile cannot be used
+PROFILE_STATUS = 78  # EX_CONFIG of sysexits(3): `clusterd serve` ends with it when the profile cannot be used,
+LOCKED_STATUS = 3  # and with this when another daemon serves it
 _LINES_SHOWN = 15
 
 
@@ -41,7 +42,9 @@ def spawn_daemon(name: str, arguments: Sequence[str], *, timeout: float) -> int:
         timeout: seconds it may take.
 
     Raises:
-        LaunchError: it ended; the text has the last lines of its log.
+        LockHeld: another daemon serves the profile, or begins to.
+        ProfileError: the profile cannot be used; the text has all its mistakes.
+        LaunchError: it ended for another reason; the text has the last lines of its log.
         NotConverged: it still runs, but did not get ready in time.
         NotPrivate: its directories belong to somebody else.
         OSError: no process, no pipe, no log file.
@@ -89,6 +92,8 @@ def _await_ready(
     if os.read(reading, len(READY)) != READY:
         status = process.wait()
         lines = _lines_since(path, before)
+        if status == LOCKED_STATUS:
+            raise LockHeld(lines[-1] if lines else f"{name} is served by another daemon")
         if status == PROFILE_STATUS:
             # What the daemon logged is the list of mistakes: it stands for itself.
             raise ProfileError("\n".join(lines), hint=f"correct it, then: clusterctl -p {name} start")
