@@ -302,8 +302,9 @@ class Agent:
                 self._control.changed()
             case m.ResumeSlots():
                 self._perform(self._slots.resume(message.slots, now))
+                # The report goes first: whoever waits for the answer then sees slots that start, not the crash loop of before.
+                self._control.send(self._report())
                 self._control.send(m.CommandDone(message.request))
-                self._control.changed()
             case m.EngineSignal():
                 self._control.send(m.CommandDone(message.request, self._command(message, now)))
             case m.InventoryRequest():

@@ -139,8 +139,8 @@ class Daemon:
             self.feed(events.ProfileChanged(settings.from_profile(self.profile.profile)))
         return changes
 
-    async def resume_slots(self, engine_set: str, slots: list[int]) -> None:
-        """Have an agent try again in these slots.
+    async def resume_slots(self, engine_set: str, slots: list[int] | None) -> None:
+        """Have the agents of a set try again in these slots, or in all.
 
         Raises:
             ControlError: the controller or the agent refuses.

@@ -7,6 +7,7 @@ is asked for first, and what changes follows it, in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -130,9 +131,15 @@ class Operator:
         if engines:
             self._go(self._drain(list(engines), is_draining=action.is_draining))
 
-    async def resume(self, engine_set: str, slots: list[int]) -> None:
-        """Have the agent of a set try again in these slots."""
+    async def resume(self, engine_set: str, slots: list[int] | None) -> None:
+        """Have the agents of a set try again in these slots (None: all that they hold, if there are any)."""
         launches = self._driver.supervisor.state.of_unit(engine_set)
+        if slots is None:
+            for launch in launches:
+                # One without a connection has said nothing that could mislead, and is told its slots when it is back.
+                with contextlib.suppress(ClusterdError):
+                    await self._resume(launch.id, None)
+            return
         if not launches:
             raise ControlError(f"{engine_set} has no agent to tell", hint="clusterctl status says why")
         for launch in launches:
@@ -142,7 +149,7 @@ class Operator:
 
     # --- inside ---
 
-    async def _resume(self, launch: str, slots: list[int]) -> None:
+    async def _resume(self, launch: str, slots: list[int] | None) -> None:
         await self._link.request(lambda number: ResumeSlots(number, launch, slots))
 
     def _introduced(self, about: dict[str, Any]) -> None:

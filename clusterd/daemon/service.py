@@ -171,7 +171,11 @@ class Service:
         if request.slots is not None and engine_set != CONTROLLER:
             await self._daemon.resume_slots(engine_set, request.slots)
             return {"cluster": self.name}
-        return self._command(f"resume {engine_set}", events.ResumeRequested(self._number(), engine_set), caller)
+        answer = self._command(f"resume {engine_set}", events.ResumeRequested(self._number(), engine_set), caller)
+        if engine_set != CONTROLLER:
+            # The agents' word comes before the answer, so that who waits for the set does not take its old state for the new one.
+            await self._daemon.resume_slots(engine_set, None)
+        return answer
 
     async def command_engines(self, command: str, request: Targets, caller: Caller) -> dict[str, Any]:
         """Act on engines."""
