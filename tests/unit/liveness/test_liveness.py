@@ -237,6 +237,14 @@ def test_an_agent_that_was_taken_for_dead_and_speaks_is_not(watched):
     assert watched.do(events.AgentHeard("a")) == [actions.Trust(1)]
 
 
+def test_who_was_silent_before_our_own_delay_is_so_after_it(story):
+    story.do(events.EngineAttached(1), events.EngineAttached(2, "a"))
+    story.wait(20.0)
+    story.now += 600.0
+    story.do(events.Tick())
+    assert [story.standing(1), story.standing(2)] == [Standing.SUSPECT, Standing.SUSPECT]
+
+
 def test_our_own_delay_is_not_held_against_others(story):
     story.do(events.EngineAttached(1), events.EngineAttached(2), events.ClientAttached(7), events.AgentHeard("a"))
     story.do(events.EngineAttached(3, "a"), events.ClientAttached(8))

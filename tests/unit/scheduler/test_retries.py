@@ -73,11 +73,13 @@ def test_a_retry_does_not_take_others_of_its_pool_along(world):
     for engine in list(world.engines.values())[1:]:
         world.submit(b"busy%d" % engine.id, target=engine.id)
     world.submit(b"a", retries=1, target=(0, 1, 2))
-    world.submit(b"plain", target=(1, 2))
+    world.client(1)
+    for client in range(2):
+        world.submit(b"plain%d" % client, client, target=(1, 2))
     world.finish(world.engines[0], status=Status.ERROR)
     world.pass_time(1.1)
     assert [held.task for held in world.engines[0].inside] == [b"a"]
-    assert world.promises[b"plain"].engine is None
+    assert all(world.promises[b"plain%d" % client].engine is None for client in range(2))
 
 
 def test_a_retry_prefers_engines_that_can_take_it(world):
@@ -241,6 +243,16 @@ def test_the_timeout_of_a_task_counts_from_its_start_not_from_its_dispatch(world
     world.finish(engine)
     assert kinds(world.pass_time(0.014), actions.Interrupt) == []
     assert kinds(world.pass_time(0.002), actions.Interrupt) == [actions.Interrupt(0, b"second", 0)]
+
+
+def test_a_head_without_a_timeout_is_not_limited_by_one_behind_it(world):
+    engine = world.engine()
+    world.teach(0.0005)
+    for task in (b"first", b"second"):
+        world.submit(task)
+    world.submit(b"third", timeout=0.001)
+    world.finish(engine)
+    assert kinds(world.pass_time(0.01), actions.Interrupt) == []
 
 
 def test_a_reported_start_moves_the_timeout(world):

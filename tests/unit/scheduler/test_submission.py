@@ -162,6 +162,16 @@ def test_pools_without_work_are_dropped_when_there_are_many_and_others_are_not(w
     assert world.promises[b"blocked"].engine in {0, 1}
 
 
+def test_an_engine_joins_a_pool_that_has_no_work_and_gets_its_next(world):
+    engine = world.engine()
+    world.submit(b"a", target=(0, 1))
+    world.finish(engine)
+    other = world.engine()
+    world.submit(b"b", target=0)
+    world.submit(b"c", target=(0, 1))
+    assert [held.task for held in other.inside] == [b"c"]
+
+
 def test_an_engine_that_comes_is_in_no_pool_that_does_not_name_it(world):
     world.engine()
     world.engine()
