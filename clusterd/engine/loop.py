@@ -21,7 +21,7 @@ from clusterd.core.wire.frames import find_body, place_body
 from clusterd.core.wire.session import check_payload
 from clusterd.engine.executor import Stopped
 from clusterd.errors import AuthenticationError, TaskNotSendable
-from clusterd.link import Down, Received, Refusal, Up, poll_once
+from clusterd.link import Down, Received, Refusal, Up, Waiter
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Loop:
         self.status = 0
         # A poll is restarted after a signal; a byte in this pipe makes it return.
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waiter = Waiter()
 
     def on_terminate(self, number: int, frame: FrameType | None) -> None:
         """Handler of SIGTERM: end after what runs was ended."""
@@ -153,6 +154,7 @@ class Loop:
     def _may_begin(self) -> bool:
         if self._link.is_clear and not self._outbox:
             return True
+        self._flush()  # what is finished counts
         if self._link.is_attached or self._outbox_bytes >= OUTBOX_BYTES:
             return False
         # Disconnected: go on with what is here, and keep dialling.
@@ -256,7 +258,7 @@ class Loop:
             deadline = end if deadline is None else min(deadline, end)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         # Nobody reads the pipe: a byte in it means the end.
-        poll_once([*link.pollables(), (self._wake_read, select.POLLIN)], timeout)
+        self._waiter.wait([*link.pollables(), (self._wake_read, select.POLLIN)], timeout)
         self._handle(link.receive() + link.tick())
 
     def _handle(self, events: Sequence[Any]) -> None:
