@@ -2,7 +2,7 @@
 
 A lone call would cost two switches between threads, 20 us each for the GIL alone, and as much again in wake-ups: 40 % of its round
 trip. So a waiting thread takes the helm and the I/O thread stands aside, a while longer too, because another call mostly
-follows. Invariants: only who holds `_lock` touches a socket; a signal handler raises in a waiting main thread only while it
+follows. Invariants: only who holds `_lock` touches a socket; a signal handler raises in a main thread at the helm only while it
 polls, never in the middle of a message; whenever nobody turns the loop, the I/O thread will within `LINGER`.
 """
 
@@ -12,22 +12,30 @@ import contextlib
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
     from clusterd.client.wake import Alarm
 
 LINGER: Final = 0.05
 """After a wait the I/O thread stays aside for so long. Work that users add wakes it at once; only notices wait."""
-# A driver that leaves wakes the I/O thread; this limit is for what nobody has thought of, and costs nothing.
+# While somebody drives it sleeps for so long; a driver that leaves wakes it where that is too long.
 _MAX_REST: Final = 0.5
+_NEVER: Final = float("inf")
 # Signals for which programs install handlers that raise. With one of these the main thread does not take the helm.
 _RAISING: Final = tuple(
-    getattr(signal, name) for name in ("SIGALRM", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
+    int(getattr(signal, name))
+    for name in ("SIGALRM", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+    if hasattr(signal, name)
 )
+# What the functions of `signal` wrap to turn numbers into enums: a lone call would spend 10 us on that alone, here it is 0.5.
+_set_handler: Final[Callable[[int, Any], Any]] = getattr(signal.signal, "__wrapped__", signal.signal)
+_get_handler: Final[Callable[[int], Any]] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_SIGINT: Final = int(signal.SIGINT)
 
 
 class Turner(Protocol):
@@ -44,6 +52,9 @@ class Turner(Protocol):
             is_wanted: looked at last before the poll; true: do not sleep.
             on_poll: called with True just before the poll and with False just after it.
         """
+
+    def send(self) -> bool:
+        """Send what waits, as far as that goes without a wait; True when nothing is left."""
 
     @property
     def is_quiet(self) -> bool:
@@ -67,11 +78,10 @@ class Helm:
         self._seat = threading.Lock()
         # True while a waiter drives or is about to.
         self._is_driven = False
-        # Monotonic time until which the I/O thread stands aside.
+        # Monotonic time until which the I/O thread stands aside, unless there is work.
         self._aside_until = 0.0
-        # True while the I/O thread rests because somebody drives; `_look` ends that.
-        self._is_resting = False
-        self._look = threading.Event()
+        # Monotonic time until which it sleeps; 0 while it does not.
+        self._sleeps_until = 0.0
         # Identity of the thread inside `turn`; 0 for none.
         self._turning = 0
         # True while a signal handler may raise.
@@ -98,11 +108,8 @@ class Helm:
     def run(self) -> None:
         """Turn the loop until it is over, whenever nobody else does."""
         while not self._loop.is_over:
-            left = self._aside_until - time.monotonic()
-            if self._is_driven:
-                self._rest()
-            elif left > 0:
-                self._stand_aside(left)
+            if self._is_driven or self._aside_until > time.monotonic():
+                self._stand_aside()
             else:
                 with self._lock:
                     self._turn(1.0, self._is_wanted)
@@ -110,28 +117,50 @@ class Helm:
     def _is_wanted(self) -> bool:
         return self._is_driven
 
-    def _rest(self) -> None:
-        # Both write first and read then: either the driver sees that it has to wake us, or we see that it has left.
-        self._is_resting = True
+    def _stand_aside(self) -> None:
+        alarm, loop = self._alarm, self._loop
+        # Both write first and read then: either the driver that leaves sees that we sleep for long, or we that it has left.
+        alarm.expect()
+        self._sleeps_until = _NEVER
+        now = time.monotonic()
         if self._is_driven:
-            self._look.wait(_MAX_REST)
-        self._is_resting = False
-        self._look.clear()
-
-    def _stand_aside(self, seconds: float) -> None:
-        alarm = self._alarm
-        alarm.is_awaited = True
-        if not self._is_driven and (self._loop.is_over or not self._loop.is_quiet or alarm.sleep(seconds)):
-            # Not cleared: who turns the loop next does, and that may be a driver.
-            self._aside_until = 0.0
+            self._sleeps_until = now + _MAX_REST
+        elif loop.is_over or not loop.is_quiet:
+            self._aside_until = self._sleeps_until = 0.0
+        else:
+            self._sleeps_until = self._aside_until
+        if self._sleeps_until > now:
+            alarm.sleep(self._sleeps_until - now)
+        self._sleeps_until = 0.0
         alarm.is_awaited = False
 
     def recall(self) -> None:
         """Have the I/O thread turn the loop, at once."""
         self._aside_until = 0.0
-        if self._is_resting:
-            self._look.set()
-        self._alarm.ring()
+        self._alarm.rouse()
+
+    # --- who submits ---
+
+    def post(self) -> bool:
+        """Send what waits from this thread, where nobody turns the loop; False: somebody else has to be woken.
+
+        A lone call goes out a thread switch earlier. Its answer is read by who waits for it, or by the I/O thread within LINGER.
+        """
+        if self._is_driven or self._loop.is_over or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if threading.current_thread() is not threading.main_thread():
+                return self._post()
+            return _is_interruptible_by_default() and self._guarded(self._post)
+        finally:
+            self._lock.release()
+
+    def _post(self) -> bool:
+        self._turning = threading.get_ident()
+        try:
+            return self._loop.send()
+        finally:
+            self._turning = 0
 
     # --- waiters ---
 
@@ -147,19 +176,23 @@ class Helm:
             if threading.current_thread() is not threading.main_thread():
                 self._drive(is_pending, deadline)
             elif _is_interruptible_by_default():
-                self._drive_in_main(is_pending, deadline)
+                self._is_safe = True
+                self._guarded(self._drive, is_pending, deadline)
         finally:
             self._seat.release()
 
-    def _drive_in_main(self, is_pending: Callable[[], bool], deadline: float | None) -> None:
-        self._is_safe, self._is_interrupted = True, False
-        signal.signal(signal.SIGINT, self._on_interrupt)
+    def _guarded(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Act in the main thread; a KeyboardInterrupt comes at once while `_is_safe`, else at the end."""
+        self._is_interrupted = False
+        _set_handler(_SIGINT, self._on_interrupt)
         try:
-            self._drive(is_pending, deadline)
+            done = action(*arguments)
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._is_safe = False
+            _set_handler(_SIGINT, signal.default_int_handler)
         if self._is_interrupted:
             raise KeyboardInterrupt
+        return done
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_safe:
@@ -203,10 +236,10 @@ class Helm:
     def _leave(self) -> None:
         loop = self._loop
         if loop.is_quiet and not loop.is_over:
-            self._aside_until = time.monotonic() + LINGER
+            self._aside_until = until = time.monotonic() + LINGER
             self._is_driven = False
-            if self._is_resting:
-                self._look.set()
+            if self._sleeps_until > until:
+                self._alarm.rouse()
         else:
             self._is_driven = False
             self.recall()
@@ -217,7 +250,9 @@ def _never() -> bool:
 
 
 def _is_interruptible_by_default() -> bool:
-    getsignal = signal.getsignal
-    if getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if _get_handler(_SIGINT) is not signal.default_int_handler:
         return False
-    return not any(callable(getsignal(number)) for number in _RAISING)
+    for number in _RAISING:  # noqa: SIM110 - this runs in every lone call, and a generator costs three times the loop
+        if callable(_get_handler(number)):
+            return False
+    return True

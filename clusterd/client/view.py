@@ -91,7 +91,8 @@ class View:
             iterables: consumed lazily: no more is taken than a few chunks for each engine.
             block: wait, and return the list; default: the view's `block`.
             ordered: False gives results as they come.
-            chunksize: items in a task; None measures, and aims at tasks of some 20 ms.
+            chunksize: items in a task; None measures, and aims at tasks of some 20 ms. Say 1 where the iterable waits for
+                something between items: an item may otherwise wait for the next ones of its chunk.
 
         Returns:
             A MapFuture, which is iterable; or with `block` the list of results.

@@ -1,6 +1,6 @@
-"""Wakes the I/O thread: one write for each sleep, however many tasks are submitted meanwhile.
+"""Wakes who turns the loop, or the I/O thread that stands aside: once for each sleep, however many tasks are submitted meanwhile.
 
-The sleeper says that it is about to sleep, looks at its queues once more, then polls; who adds work writes only when somebody
+The sleeper says that it is about to sleep, looks at its queues once more, then sleeps; who adds work rings only when somebody
 sleeps. Either the sleeper sees the work or the worker sees the sleeper, because both first write and then read.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import threading
 
@@ -19,10 +18,11 @@ class Alarm:
     """A descriptor that becomes readable by `ring`; an eventfd where there are any, else a socket pair."""
 
     def __init__(self) -> None:
-        # True while who turns the loop sleeps, or is about to.
+        # True while who turns the loop sleeps in its poll, or is about to.
         self.is_needed = False
-        # True while the I/O thread stands aside, and nobody may be turning the loop.
+        # True while the I/O thread stands aside, or is about to.
         self.is_awaited = False
+        self._bell = threading.Event()
         self._lock = threading.Lock()
         self._is_closed = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
@@ -35,22 +35,42 @@ class Alarm:
             self.descriptor, self._write = self._pair[0].fileno(), self._pair[1].fileno()
 
     def ring(self) -> None:
-        """Wake the sleeper; idempotent until it sleeps again."""
+        """There is work: wake who polls, else the I/O thread; idempotent until they sleep again."""
         # The lock keeps a late ring from writing into whatever file got the number of the closed descriptor.
         with self._lock:
-            if not (self.is_needed or self.is_awaited) or self._is_closed:
+            if self._is_closed:
                 return
-            self.is_needed = self.is_awaited = False
-            # Full means that it has been rung already.
-            with contextlib.suppress(BlockingIOError):
-                if self._pair is None:
-                    os.write(self._write, _ONE)
-                else:
-                    self._pair[1].send(b"\0")
+            if self.is_needed:
+                self._ring_poller()
+            elif self.is_awaited:
+                self.is_awaited = False
+                self._bell.set()
 
-    def sleep(self, seconds: float) -> bool:
-        """Sleep until it rings; False when `seconds` have passed. It goes on ringing until cleared."""
-        return bool(select.select([self.descriptor], [], [], seconds)[0])
+    def rouse(self) -> None:
+        """Have both look again: who polls and the I/O thread."""
+        with self._lock:
+            if self.is_needed and not self._is_closed:
+                self._ring_poller()
+            self.is_awaited = False
+            self._bell.set()
+
+    def _ring_poller(self) -> None:
+        self.is_needed = False
+        # Full means that it has been rung already.
+        with contextlib.suppress(BlockingIOError):
+            if self._pair is None:
+                os.write(self._write, _ONE)
+            else:
+                self._pair[1].send(b"\0")
+
+    def expect(self) -> None:
+        """Say that the I/O thread is about to `sleep`; what it looks at from now on cannot be missed."""
+        self._bell.clear()
+        self.is_awaited = True
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until it rings, or `seconds` have passed."""
+        self._bell.wait(seconds)
 
     def clear(self) -> None:
         """Take what was rung."""

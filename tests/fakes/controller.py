@@ -323,7 +323,7 @@ class FakeController:
             packed,
         )
 
-    def _run_task(self, message, frames, names):  # noqa: PLR0911
+    def _run_task(self, message, frames, names):
         value = payload.unpack(*find_body(message.body, frames))
         if message.kind == m.APPLY:
             return self.known[message.function](*value[0], **value[1])

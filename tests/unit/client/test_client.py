@@ -82,7 +82,14 @@ def test_engines_that_are_not_there(client):
 def test_a_view_over_no_engines(isolated, connect, controller):
     controller.engines.clear()
     client = connect()
-    for make in (lambda: client[:], client.direct_view, client.load_balanced_view, client.executor, lambda: client[0], lambda: client[-1]):
+    for make in (
+        lambda: client[:],
+        client.direct_view,
+        client.load_balanced_view,
+        client.executor,
+        lambda: client[0],
+        lambda: client[-1],
+    ):
         with pytest.raises(NoEngines, match="no engine is registered") as caught:
             make()
         assert "wait_for_engines" in caught.value.hint
@@ -195,7 +202,10 @@ def test_block_and_flags(client):
         assert view.apply(len, "ab").result(10) == 2
         assert view.timeout == 5
     assert view.timeout is None
-    with pytest.raises(AttributeError, match="no flag 'blok'; there are block, label, timeout"), view.temp_flags(blok=1):
+    with (
+        pytest.raises(AttributeError, match="no flag 'blok'; there are block, label, timeout"),
+        view.temp_flags(blok=1),
+    ):
         pass
 
 

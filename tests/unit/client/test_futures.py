@@ -42,7 +42,9 @@ def test_wait_and_as_completed_know_it(view, controller):
     assert first in futures
     assert concurrent.futures.wait(futures, timeout=10, return_when="FIRST_COMPLETED").done
     controller.release()
-    assert sorted(future.result() for future in concurrent.futures.as_completed(futures, timeout=10)) == list(range(1, 21))
+    assert sorted(future.result() for future in concurrent.futures.as_completed(futures, timeout=10)) == list(
+        range(1, 21)
+    )
     assert concurrent.futures.wait(futures, timeout=0).not_done == set()
 
 
@@ -178,7 +180,9 @@ def test_several_threads_get_one_object(view):
     for _ in range(20):
         future = view.apply_async(list, range(3))
         found = []
-        threads = [threading.Thread(target=lambda future=future, found=found: found.append(future.result())) for _ in range(4)]
+        threads = [
+            threading.Thread(target=lambda future=future, found=found: found.append(future.result())) for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -185,7 +185,12 @@ def test_a_forked_child_cannot_use_the_client_of_its_parent(client, view, contro
         status = 1
         try:
             problems = []
-            for function in (lambda: view.apply_async(abs, 1), lambda: future.result(5), lambda: client.ids, client.queue_status):
+            for function in (
+                lambda: view.apply_async(abs, 1),
+                lambda: future.result(5),
+                lambda: client.ids,
+                client.queue_status,
+            ):
                 try:
                     function()
                 except ClusterdError as error:
@@ -205,7 +210,12 @@ def test_ctrl_c_leaves_the_client_usable(view, controller):
     controller.is_holding = True
     future = view.apply_async(abs, -1)
     until(lambda: controller.held, "the task")
-    threading.Thread(target=lambda: (until(lambda: future._gate, "the waiter"), signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))).start()
+    threading.Thread(
+        target=lambda: (
+            until(lambda: future._gate, "the waiter"),
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT),
+        )
+    ).start()
     with pytest.raises(KeyboardInterrupt):
         future.result(20)
     assert not future.done()
