@@ -194,8 +194,21 @@ class Agent:
         child = self._nursery.children.get(uuid)
         if engine is None or child is None:
             return
-        tail = self._nursery.gone(uuid)
         fault.point("agent.engine_exited.before_report")
+        tail = self._report_end(uuid, end)
+        self._nursery.gone(uuid)
+        level = logging.INFO if end.is_wanted else logging.WARNING
+        log.log(level, "engine %s (pid %d) %s", self._name(child.slot), child.pid, end.cause)
+        last = tail.rpartition("\n")[2].strip()
+        reason = f"{end.cause}; its output ends: {last}" if end.is_failure and last else end.cause
+        self._perform(self._slots.exited(uuid, reason, now, is_failure=end.is_failure))
+        self._placement.keep_only(list(self._slots.slots))
+        self._control.changed()
+
+    def _report_end(self, uuid: bytes, end: End) -> str:
+        """Tell of a death, with what is left of the engine; the last lines that it wrote."""
+        child = self._nursery.children[uuid]
+        record, tail = self._nursery.record(uuid), self._nursery.tail(uuid)
         self._control.send(
             m.EngineExited(
                 uuid,
@@ -207,15 +220,12 @@ class Agent:
                 end.is_wanted,
                 end.cause,
                 tail,
+                b"" if record is None else record.task,
+                -1 if record is None else record.order,
+                0 if record is None else record.epoch,
             )
         )
-        level = logging.INFO if end.is_wanted else logging.WARNING
-        log.log(level, "engine %s (pid %d) %s", self._name(child.slot), child.pid, end.cause)
-        last = tail.rpartition("\n")[2].strip()
-        reason = f"{end.cause}; its output ends: {last}" if end.is_failure and last else end.cause
-        self._perform(self._slots.exited(uuid, reason, now, is_failure=end.is_failure))
-        self._placement.keep_only(list(self._slots.slots))
-        self._control.changed()
+        return tail
 
     def _ending(self, uuid: bytes) -> str:
         engine = self._slots.engines.get(uuid)

@@ -87,17 +87,21 @@ class Nursery:
         identity = process.ProcessIdentity(paths.host_id(), process.boot_id(), pid, start_time, process.pid_namespace())
         child.handle = process.ProcessHandle.open(identity)
 
-    def gone(self, uuid: bytes) -> str:
-        """It is dead: clean up after it; the last lines that it wrote."""
+    def tail(self, uuid: bytes) -> str:
+        """The last lines that it wrote."""
+        child = self.children[uuid]
+        return logs.tail(child.log, child.log_begin)
+
+    def gone(self, uuid: bytes) -> None:
+        """It is dead, and that was told: clean up after it."""
         child = self.children.pop(uuid, None)
         if child is None:
-            return ""
+            return
         if child.handle is not None:
             child.handle.close()
         if child.memory is not None:
             child.memory.close()
         self._remove(uuid)
-        return logs.tail(child.log, child.log_begin)
 
     def orphan_all(self) -> list[bytes]:
         """The zygote is gone: nobody tells their ends any more. Those that were ordered and never reported."""

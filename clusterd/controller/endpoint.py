@@ -19,7 +19,7 @@ from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, V
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
@@ -113,7 +113,15 @@ class Endpoint:
     def receive(self, now: float) -> None:
         """Take up to a burst of messages from the server."""
         self._now = now
-        for peer, parts, why in self._server.receive():
+        self._take_all(self._server.receive(), now)
+
+    def hear_out(self, connection: Connection, now: float) -> None:
+        """Take all that has arrived on one connection, whose peer is known to be dead."""
+        self._now = now
+        self._take_all(self._server.drain(connection.routing_id), now)
+
+    def _take_all(self, arrived: Iterator[tuple[bytes, list[Any] | None, str]], now: float) -> None:
+        for peer, parts, why in arrived:
             if parts is None:
                 self._lost(peer, why)
             else:

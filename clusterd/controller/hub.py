@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from clusterd.controller.peers import Agent, Client, Engine
+from clusterd.controller.peers import Agent, Client, Engine, Loss
 from clusterd.core.wire import handshake
 from clusterd.core.wire.messages import (
     AgentNotice,
@@ -60,7 +60,7 @@ class Work(Protocol):
     def engine_suspect(self, engine: Engine, now: float) -> None:
         """Its connection is gone."""
 
-    def engine_lost(self, engine: Engine, cause: str, output_tail: str, now: float) -> None:
+    def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """It is dead."""
 
     def is_busy(self, engine: Engine) -> bool:
@@ -211,7 +211,7 @@ class Hub:
                 continue
             predecessor = self.agents.get(engine.agent)
             if engine.agent == agent.launch or predecessor is None or predecessor.connection is None:
-                self.lose_engine(engine, "its process was gone when a new agent looked for it", "", now)
+                self.lose_engine(engine, Loss("its process was gone when a new agent looked for it"), now)
 
     def _expect_engine(self, agent: Agent, state: EngineState, now: float) -> None:
         # An engine with a wire id that this controller does not know was registered with its predecessor. It may be in the middle of
@@ -295,7 +295,12 @@ class Hub:
             agent.connection = None
         self.notify_agent(agent, "left")
 
-    def lose_engine(self, engine: Engine, cause: str, output_tail: str, now: float) -> None:
+    def hear_out(self, engine: Engine, now: float) -> None:
+        """Deal with what a dead engine sent before it died and nobody has read."""
+        if engine.connection is not None:
+            engine.connection.endpoint.hear_out(engine.connection, now)
+
+    def lose_engine(self, engine: Engine, end: Loss, now: float) -> None:
         """The engine is dead, and this is how."""
         if self.engines.pop(engine.uuid, None) is None:
             return
@@ -304,9 +309,9 @@ class Hub:
             engine.connection.endpoint.forget(engine.connection)
             engine.connection = None
         self._added.pop(engine.id, None)
-        self._removed.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
-        self._work.engine_lost(engine, cause, output_tail, now)
-        log.info("gone: engine %d (%s): %s", engine.id, engine.name, cause)
+        self._removed.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, end.cause))
+        self._work.engine_lost(engine, end, now)
+        log.info("gone: engine %d (%s): %s", engine.id, engine.name, end.cause)
 
     def sweep(self, now: float) -> None:
         """Give up who will not come back: silent clients, and engines that nobody watches."""
@@ -318,7 +323,7 @@ class Hub:
             since = engine.suspect_since
             if since is not None and not engine.agent and now - since > UNWATCHED_GRACE:
                 cause = f"its connection was gone for {UNWATCHED_GRACE:.0f} s, and no agent watches its process"
-                self.lose_engine(engine, cause, "", now)
+                self.lose_engine(engine, Loss(cause), now)
 
     # --- telling ---
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from clusterd.controller.peers import Agent, Client, Engine
+from clusterd.controller.peers import Agent, Client, Engine, Loss
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Loop:
         if isinstance(owner, Engine):
             reason = self._tasks.receive_engine(owner, messages, payload, digests, now)
             if reason is not None:
-                self._hub.lose_engine(owner, reason or "it left", "", now)
+                self._hub.lose_engine(owner, Loss(reason or "it left", is_wanted=True), now)
         elif isinstance(owner, Agent):
             reason = self._operations.receive_agent(owner, messages, now)
             if reason is not None:

@@ -31,6 +31,7 @@ from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.tasks import RECOVERY_SECONDS, Tasks
 from clusterd.core.model import launch
+from clusterd.core.model.page import epoch_of
 from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
@@ -195,7 +196,7 @@ class Controller:
         recovers_until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
         tasks = Tasks(scheduler, performer, self._limits, recovers_until)
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._next_id)
-        operations = Operations(hub, tasks)
+        operations = Operations(hub, tasks, epoch_of(self._incarnation))
         performer.hub, performer.tasks, performer.operations = hub, tasks, operations
         endpoints: dict[str, Endpoint] = {}
         about: dict[str, Any] = {

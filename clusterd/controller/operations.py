@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.peers import Loss
+from clusterd.core.model.page import ALL_ORDERS
 from clusterd.core.scheduler import events
 from clusterd.core.wire.messages import (
     AgentReport,
@@ -57,11 +59,17 @@ class Pending:
 
 
 class Operations:
-    """What goes to and comes from agents."""
+    """What goes to and comes from agents.
 
-    def __init__(self, hub: Hub, tasks: Tasks) -> None:
+    Args:
+        hub, tasks: the controller's parts.
+        epoch: names this controller on status pages.
+    """
+
+    def __init__(self, hub: Hub, tasks: Tasks, epoch: int = 0) -> None:
         self._hub = hub
         self._tasks = tasks
+        self._epoch = epoch
         self._next_number = 0
         # By our number: requests that wait.
         self._pending: dict[int, Pending] = {}
@@ -171,7 +179,13 @@ class Operations:
     def _engine_exited(self, agent: Agent, message: EngineExited, now: float) -> None:
         engine = self._hub.engines.get(message.uuid)
         if engine is not None:
-            self._hub.lose_engine(engine, message.cause, message.output_tail, now)
+            # What it said before it died is read first: a result that was sent is a result.
+            self._hub.hear_out(engine, now)
+            if message.order >= 0:
+                begun = message.order if message.epoch == self._epoch else 0
+                self._tasks.handle(events.EngineRecalled(engine.id, begun + 1, ALL_ORDERS, begun), now)
+            end = Loss(message.cause, message.output_tail, message.running or None, is_wanted=message.is_wanted)
+            self._hub.lose_engine(engine, end, now)
         elif not message.is_wanted:
             self.failed_starts += 1
             log.warning("%s/%d ended before it registered: %s", agent.engine_set, message.slot, message.cause)

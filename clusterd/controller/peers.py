@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from clusterd.controller.connection import Connection
     from clusterd.core.wire.messages import SlotReport
+
+
+class Loss(NamedTuple):
+    """How an engine ended.
+
+    Attributes:
+        cause: a sentence for people.
+        output_tail: the last lines that it wrote.
+        running: the task that its status page shows; None where it shows none, or was not read.
+        is_wanted: it was stopped on purpose.
+    """
+
+    cause: str
+    output_tail: str = ""
+    running: bytes | None = None
+    is_wanted: bool = False
 
 
 class Client:

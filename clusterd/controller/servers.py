@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RECEIVE_BURST = 64
 # recv calls per peer and turn: of a large payload each brings some 200 KiB, so a turn takes about 1 MiB of it.
 TURN_READS = 4
+# Of one that is dead: more than any socket buffer of the kernel brings, in pieces of the smallest packet.
+DRAIN_READS = 100_000
 
 
 class PeerGone(Exception):
@@ -43,8 +45,11 @@ class Server(Protocol):
     def receive(self) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         """(peer, parts, "") of what has arrived; (peer, None, why) for a peer that is gone."""
 
+    def drain(self, peer: bytes) -> Iterator[tuple[bytes, list[Any] | None, str]]:
+        """As `receive`, all that a peer has sent before it died (where others cannot be left out: of them, too)."""
+
     def send(self, peer: bytes, parts: Sequence[Any]) -> None:
-        """Send to a peer. Raises PeerGone."""
+        """Send to a peer. Raises PeerGone; not where `receive` will tell of its end, after what it has said."""
 
     def drop(self, peer: bytes) -> None:
         """Close the connection of a peer (once what was sent is out)."""
@@ -77,8 +82,8 @@ class UnixServer:
         self._writing: set[int] = set()
         # Peers to close as soon as their outbox is empty.
         self._leaving: set[bytes] = set()
-        # Peers that broke while something was sent to them, not yet reported.
-        self._broken: list[tuple[bytes, str]] = []
+        # Peers that take nothing any more, and may have said something before they died: reading tells when they are gone.
+        self._mute: set[bytes] = set()
 
     def pollable(self) -> Any:
         """See `Server`."""
@@ -86,9 +91,6 @@ class UnixServer:
 
     def receive(self) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         """See `Server`."""
-        while self._broken:
-            peer, why = self._broken.pop()
-            yield peer, None, why
         for descriptor, happened in self._epoll.poll(0, RECEIVE_BURST):
             if descriptor == self._listener.fileno():
                 self._accept()
@@ -101,9 +103,17 @@ class UnixServer:
             if happened & ~select.EPOLLOUT:
                 yield from self._read(*known)
 
-    def _read(self, peer: bytes, source: stream.Stream) -> Iterator[tuple[bytes, list[Any] | None, str]]:
+    def drain(self, peer: bytes) -> Iterator[tuple[bytes, list[Any] | None, str]]:
+        """See `Server`."""
+        source = self._peers.get(peer)
+        if source is not None:
+            yield from self._read(peer, source, DRAIN_READS)
+
+    def _read(
+        self, peer: bytes, source: stream.Stream, reads: int = TURN_READS
+    ) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         try:
-            for _ in range(TURN_READS):
+            for _ in range(reads):
                 may_be_more = source.read_once()
                 while (parts := source.next_message()) is not None:
                     yield peer, parts, ""
@@ -142,11 +152,13 @@ class UnixServer:
         target = self._peers.get(peer)
         if target is None:
             raise PeerGone("it closed the connection")
+        if peer in self._mute:
+            return
         try:
             target.send(parts)
-        except stream.Closed as error:
-            self._forget(peer)
-            raise PeerGone(str(error)) from error
+        except stream.Closed:
+            self._silence(peer, target)
+            return
         if target.wants_write and target.fileno() not in self._writing:
             self._writing.add(target.fileno())
             self._epoll.modify(target.fileno(), select.EPOLLIN | select.EPOLLOUT)
@@ -155,7 +167,7 @@ class UnixServer:
         """See `Server`."""
         target = self._peers.get(peer)
         if target is not None:
-            if target.wants_write:
+            if target.wants_write and peer not in self._mute:
                 self._leaving.add(peer)
             else:
                 self._forget(peer)
@@ -163,15 +175,23 @@ class UnixServer:
     def _flush(self, descriptor: int, peer: bytes, target: stream.Stream) -> None:
         try:
             target.flush()
-        except stream.Closed as error:
-            self._forget(peer)
-            self._broken.append((peer, str(error)))
+        except stream.Closed:
+            self._silence(peer, target)
             return
         if not target.wants_write:
             self._writing.discard(descriptor)
             self._epoll.modify(descriptor, select.EPOLLIN)
             if peer in self._leaving:
                 self._forget(peer)
+
+    def _silence(self, peer: bytes, target: stream.Stream) -> None:
+        """Send no more to a peer; what it said before it closed is still to be read."""
+        if peer in self._leaving:
+            self._forget(peer)
+            return
+        self._mute.add(peer)
+        self._writing.discard(target.fileno())
+        self._epoll.modify(target.fileno(), select.EPOLLIN)
 
     def _forget(self, peer: bytes) -> None:
         closing = self._peers.pop(peer, None)
@@ -181,6 +201,7 @@ class UnixServer:
         self._streams.pop(descriptor, None)
         self._writing.discard(descriptor)
         self._leaving.discard(peer)
+        self._mute.discard(peer)
         self._epoll.unregister(descriptor)
         closing.close()
 
@@ -216,6 +237,10 @@ class ZmqServer:
             while socket.getsockopt(zmq.RCVMORE):
                 parts.append(socket.recv(zmq.NOBLOCK, copy=len(parts) < 2))
             yield peer, parts, ""
+
+    def drain(self, peer: bytes) -> Iterator[tuple[bytes, list[Any] | None, str]]:  # noqa: ARG002 - as the protocol has it
+        """See `Server`: all come through one socket, in order of arrival."""
+        return self.receive()
 
     def send(self, peer: bytes, parts: Sequence[Any]) -> None:
         """See `Server`."""

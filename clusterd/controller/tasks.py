@@ -19,7 +19,7 @@ from clusterd.system import fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from clusterd.controller.peers import Client, Engine
+    from clusterd.controller.peers import Client, Engine, Loss
     from clusterd.core.scheduler import Scheduler
     from clusterd.core.scheduler.actions import AnyAction
     from clusterd.core.wire.messages import AttachEngine, EngineState, Limits
@@ -253,9 +253,9 @@ class Tasks:
         """See `hub.Work`."""
         self._handle(events.EngineSuspected(engine.id), now)
 
-    def engine_lost(self, engine: Engine, cause: str, output_tail: str, now: float) -> None:
+    def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """See `hub.Work`."""
-        self._handle(events.EngineLost(engine.id, cause, output_tail), now)
+        self._handle(events.EngineLost(engine.id, *end), now)
 
     def is_busy(self, engine: Engine) -> bool:
         """See `hub.Work`."""

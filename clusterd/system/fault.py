@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 POINTS: dict[str, Point] = {
-    "agent.engine_exited.before_report": Point("agent", "an engine is dead and cleaned up after, nobody was told"),
+    "agent.engine_exited.before_report": Point("agent", "an engine is dead, nobody was told, its files are there"),
     "controller.bound": Point("controller", "the sockets are bound, the connection files not written"),
     "controller.announced": Point("controller", "the connection files are written, nothing is read yet"),
     "controller.submit.received": Point("controller", "tasks of a client are read, nobody else knows of them"),

@@ -445,7 +445,11 @@ class EngineStarted(Message, tag=70):
 
 
 class EngineExited(Message, tag=71):
-    """An engine is dead. `exit_code` or `signal` is set (-1: unknown, it was adopted); `cause` is the sentence for people."""
+    """An engine is dead. `exit_code` or `signal` is set (-1: unknown, it was adopted); `cause` is the sentence for people.
+
+    From its status page: the task that it ran, and the last order that it began or was kept from beginning (-1: there is no page) of
+    the controller named by `epoch` (0: of none). What it held beyond that has certainly not begun.
+    """
 
     uuid: bytes
     slot: int
@@ -456,6 +460,9 @@ class EngineExited(Message, tag=71):
     is_wanted: bool
     cause: str
     output_tail: str
+    running: bytes = b""
+    order: int = -1
+    epoch: int = 0
 
 
 class AgentReport(Message, tag=72):
