@@ -72,9 +72,7 @@ class Agent:
     def run(self) -> int:
         """Supervise until told to end; the exit status."""
         now = time.monotonic()
-        for found in self._nursery.find():
-            log.info("adopts engine %s (pid %d)", self._name(found.slot), found.pid)
-            self._perform(self._slots.adopt(*found, now))
+        self._adopt(now)
         self._perform(self._slots.set_desired(self._spec.generation, self._spec.slots, now))
         self._perform(self._slots.end_unwanted(now))
         self._control.link.open()
@@ -189,6 +187,20 @@ class Agent:
         if actions:
             self._control.changed()
 
+    def _adopt(self, now: float) -> bool:
+        """Take over what an earlier agent left; True when some of it lives."""
+        is_any_alive = False
+        for uuid, slot, pid, is_alive in self._nursery.find():
+            if is_alive:
+                is_any_alive = True
+                log.info("adopts engine %s (pid %d)", self._name(slot), pid)
+                self._perform(self._slots.adopt(uuid, slot, pid, now))
+            else:
+                log.warning("engine %s (pid %d) ended while it had no agent", self._name(slot), pid)
+                self._report_end(uuid, causes.unknown("", self._oom.look(), "an earlier agent"))
+                self._nursery.gone(uuid)
+        return is_any_alive
+
     def _ended(self, uuid: bytes, end: End, now: float) -> None:
         engine = self._slots.engines.get(uuid)
         child = self._nursery.children.get(uuid)
@@ -246,9 +258,7 @@ class Agent:
             if child.log in rotated:
                 child.log_begin = 0
         # An engine whose agent was killed between its fork and its identity file shows up a moment later.
-        for found in self._nursery.find():
-            log.info("adopts engine %s (pid %d)", self._name(found.slot), found.pid)
-            self._perform(self._slots.adopt(*found, now))
+        if self._adopt(now):
             self._perform(self._slots.end_unwanted(now))
 
     # --- the zygote ---

@@ -29,11 +29,12 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """An engine of an earlier agent that lives."""
+    """An engine of an earlier agent; one that is not alive is to be reported and forgotten (`gone`)."""
 
     uuid: bytes
     slot: int
     pid: int
+    is_alive: bool
 
 
 class Child:
@@ -121,7 +122,7 @@ class Nursery:
         ]
 
     def find(self) -> list[Found]:
-        """Look for engines of this set that live and have no agent; what is left of dead ones is removed."""
+        """Look for engines of this set that have no agent: those that live, and those of whose death nobody was told."""
         found = []
         for path in sorted(self._units.glob("engine-*.json")):
             identity = _read_identity(path)
@@ -139,14 +140,12 @@ class Nursery:
             if uuid in self.children or self._has_other_agent(str(identity.get("launch"))):
                 continue
             handle = process.ProcessHandle.open(who)
-            if handle is None:
-                if process.probe(who) == "gone":
-                    self._remove(uuid)
+            if handle is None and process.probe(who) != "gone":
                 continue
             child = self.children[uuid] = Child(uuid, slot, self._log(slot))
             child.pid, child.handle, child.is_orphan = who.pid, handle, True
             child.log_begin = 0
-            found.append(Found(uuid, slot, who.pid))
+            found.append(Found(uuid, slot, who.pid, handle is not None))
         return found
 
     def identity_of(self, uuid: bytes) -> process.ProcessIdentity | None:
@@ -189,8 +188,8 @@ class Nursery:
         )
 
     def inventory(self) -> list[EngineState]:
-        """What all engines do."""
-        return [self.state(child.uuid) for child in self if child.pid]
+        """What all engines do; also those that were ordered and not yet reported: they may have registered before we hear of it."""
+        return [self.state(child.uuid) for child in self]
 
     def revoke(self, uuid: bytes, epoch: int, first: int, last: int) -> page.EngineRecord | None:
         """Keep the engine from beginning these orders; see `page.revoke`."""

@@ -187,13 +187,13 @@ class Hub:
         connection.owner = agent
         agent.connection = connection
         connection.say(Attached(handshake.token_of(self._secret, "agent", message.uuid), -1, is_same), 32)
-        self._adopt_engines(agent, {state.uuid for state in message.engines}, now)
+        self._adopt_engines(agent, {state.uuid for state in message.engines})
         for state in message.engines:
             self._expect_engine(agent, state, now)
         self.notify_agent(agent, "attached")
         log.info("attached: agent of %s on %s (pid %d)", agent.engine_set, agent.host, agent.pid)
 
-    def _adopt_engines(self, agent: Agent, present: set[bytes], now: float) -> None:
+    def _adopt_engines(self, agent: Agent, present: set[bytes]) -> None:
         # What this agent holds is its own now; what its predecessor on this host held and it does not find is dead:
         # an agent attaches only after it has looked at every identity file of its set.
         for uuid in present:
@@ -201,7 +201,8 @@ class Hub:
             if engine is not None and engine.agent != agent.launch:
                 self._forget_predecessor(engine.agent)
                 engine.agent = agent.launch
-        for engine in list(self.engines.values()):
+        agent.missing = []
+        for engine in self.engines.values():
             if (
                 engine.uuid in present
                 or not engine.agent
@@ -211,7 +212,16 @@ class Hub:
                 continue
             predecessor = self.agents.get(engine.agent)
             if engine.agent == agent.launch or predecessor is None or predecessor.connection is None:
+                agent.missing.append(engine)
+
+    def agent_reported(self, agent: Agent, now: float) -> None:
+        """It has said all that it knew when it attached: how those ended that it does not hold, too, if it could tell."""
+        missing, agent.missing = agent.missing, []
+        for engine in missing:
+            if self.engines.get(engine.uuid) is engine:
+                self.hear_out(engine, now)
                 self.lose_engine(engine, Loss("its process was gone when a new agent looked for it"), now)
+        self.notify_agent(agent, "report")
 
     def _expect_engine(self, agent: Agent, state: EngineState, now: float) -> None:
         # An engine with a wire id that this controller does not know was registered with its predecessor. It may be in the middle of

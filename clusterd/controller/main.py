@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import secrets
@@ -23,6 +21,7 @@ import msgspec
 import zmq
 
 from clusterd.controller import credentials, sockets
+from clusterd.controller.claim import by_hand_runtime_dir, claimed
 from clusterd.controller.direct import Requests
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
@@ -35,7 +34,7 @@ from clusterd.core.model.page import epoch_of
 from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
-from clusterd.system import fault, files, log_lines, paths, process
+from clusterd.system import fault, log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     log_lines.configure(log_format)
     try:
-        Controller(spec).run()
+        with claimed(spec):
+            Controller(spec).run()
     except ClusterdError as error:
         log.error("cannot run: %s", error)  # noqa: TRY400 - a message for people, not a traceback
         return 1
@@ -99,14 +99,12 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
     if not options.profile_dir:
         parser.error("--profile-dir (or --spec) is needed")
     profile_dir = Path(options.profile_dir).absolute()
-    # Two controllers by hand must not share Unix sockets: the directory is named by what makes them different.
-    name = "by-hand-" + hashlib.sha256(os.fsencode(profile_dir)).hexdigest()[:12]
     return (
         launch.ControllerSpec(
             launch=options.launch or f"{secrets.token_hex(4)}-0",
             cluster=options.cluster,
             profile_dir=str(profile_dir),
-            runtime_dir=options.runtime_dir or str(paths.runtime_dir(name)),
+            runtime_dir=options.runtime_dir or str(by_hand_runtime_dir(profile_dir)),
             log_dir=str(profile_dir / "log"),
             ip=options.ip,
             location=options.location,
@@ -123,7 +121,7 @@ class Controller:
     """One controller from start to end.
 
     Args:
-        spec: what it is told.
+        spec: what it is told; its directories are claimed.
 
     Raises:
         ClusterdError: it cannot start; nothing is left behind.
@@ -133,8 +131,7 @@ class Controller:
         self._spec = spec
         self._incarnation = secrets.token_bytes(16)
         self._security = Path(spec.profile_dir) / "security"
-        self._runtime = files.private_directory(Path(spec.runtime_dir))
-        files.private_directory(self._security)
+        self._runtime = Path(spec.runtime_dir)
         kept = credentials.load_secrets(self._security) if spec.reuse else None
         self._has_predecessor = kept is not None
         self._secrets = kept or credentials.new_secrets()
@@ -150,7 +147,6 @@ class Controller:
         _raise_descriptor_limit()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        identity = self._write_identity()
         bound = self._bind(context)
         connection_files = credentials.ConnectionFiles(
             self._security,
@@ -184,8 +180,6 @@ class Controller:
             context.term()
             os.close(wakeup)
             os.close(wakeup_write)
-            with contextlib.suppress(FileNotFoundError):
-                identity.unlink()
 
     def _assemble(self, bound: sockets.Listening, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
@@ -234,6 +228,10 @@ class Controller:
         except ValueError as error:
             raise LaunchError(f"ports: {error}") from error
         if spec.transport in {"ipc", "unix"} or (spec.transport == "auto" and sockets.is_loopback(spec.ip)):
+            if ports:
+                log.warning(
+                    "ports %s are not used: it listens on Unix sockets; transport tcp would use them", spec.ports
+                )
             return sockets.bind_unix(self._runtime, self._limits)
         location = spec.location or os.uname().nodename
         return sockets.bind_tcp(context, spec.ip, location, ports, self._secrets, self._limits)
@@ -249,15 +247,6 @@ class Controller:
         # What is on disk is the end of the reserved block, never below an id that was given.
         reserved = (self._secrets.next_engine_id // ID_BLOCK + 1) * ID_BLOCK
         credentials.save_secrets(self._security, msgspec.structs.replace(self._secrets, next_engine_id=reserved))
-
-    def _write_identity(self) -> Path:
-        units = files.private_directory(self._runtime / "units")
-        path = units / f"controller-{self._spec.launch}.json"
-        identity = process.current()._asdict()
-        content = {"kind": "controller", "launch": self._spec.launch, "cluster": self._spec.cluster, **identity}
-        if not files.claim(path, json.dumps(content)):
-            raise LaunchError(f"launch {self._spec.launch} was called off, or runs already: {path} exists")
-        return path
 
 
 def _install_signals(loop: Loop, wakeup_write: int) -> None:

@@ -162,7 +162,7 @@ class Operations:
                     self._engine_exited(agent, message, now)
                 case AgentReport():
                     agent.generation, agent.slots, agent.warnings = message.generation, message.slots, message.warnings
-                    self._hub.notify_agent(agent, "report")
+                    self._hub.agent_reported(agent, now)
                 case Recalled():
                     engine = self._hub.engines.get(message.uuid)
                     if engine is not None:

@@ -141,6 +141,7 @@ class Agent:
         "last_heard",
         "launch",
         "lost_at",
+        "missing",
         "pid",
         "slots",
         "uuid",
@@ -161,3 +162,5 @@ class Agent:
         self.last_heard = now
         # Monotonic time at which its connection was lost; None while it has one.
         self.lost_at: float | None = None
+        # Engines that should be its own and were not in its Attach: dead, but how is perhaps told in what follows.
+        self.missing: list[Engine] = []
