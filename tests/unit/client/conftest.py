@@ -51,7 +51,7 @@ def in_thread():
         def work():
             try:
                 box.append((function(*args), None))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 box.append((None, error))
 
         thread = threading.Thread(target=work)

@@ -88,10 +88,9 @@ def test_what_cannot_be_pickled_is_named():
         pack_names({"a": 1, "x": lock})
     with pytest.raises(TaskNotSendable, match="item 1 of a chunk for work"):
         pack_columns(([1, lock],), name="work")
-    try:
+    with pytest.raises(TaskNotSendable) as caught:
         pack_call((lock,), {}, name="work")
-    except TaskNotSendable as error:
-        assert isinstance(error.__cause__, TypeError)
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_columns():

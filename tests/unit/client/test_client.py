@@ -33,7 +33,7 @@ def test_it_knows_the_engines(client, controller):
 def test_wait_for_engines_says_how_many_there_are(client):
     assert client.wait_for_engines() == [0, 1]
     assert client.wait_for_engines(0) == [0, 1]
-    with pytest.raises(TimeoutError, match="2 of 5 engines were registered within 0.05 s"):
+    with pytest.raises(TimeoutError, match=r"2 of 5 engines were registered within 0.05 s"):
         client.wait_for_engines(5, timeout=0.05)
     for n, error in ((-1, ValueError), ("4", TypeError), (True, TypeError), (1.5, TypeError)):
         with pytest.raises(error, match="number of engines"):
@@ -67,7 +67,7 @@ def test_engines_are_chosen_by(client, controller):
 
 def test_engines_that_are_not_there(client):
     for chosen in (2, 17, -3, [0, 9]):
-        with pytest.raises(IndexError, match="there is no engine .*; the engines are 0-1"):
+        with pytest.raises(IndexError, match=r"there is no engine .*; the engines are 0-1"):
             client[chosen]
     for chosen in ([], slice(5, 9), ()):
         with pytest.raises(NoEngines, match="the engines are 0-1"):

@@ -221,12 +221,12 @@ def test_bad_functions():
     with pytest.raises(TypeError, match="a function is needed, not 5"):
         book.pack(5)
     lock = __import__("threading").Lock()
-    with pytest.raises(TaskNotSendable, match="the function .* cannot be pickled"):
+    with pytest.raises(TaskNotSendable, match=r"the function .* cannot be pickled"):
         book.pack(lambda: lock)
 
 
 def test_sources_of_cells_and_files(main):
-    assert list(sources_of(test_bad_functions).values())[0][1].startswith(("def test_bad_functions", '"""A cached'))
+    assert next(iter(sources_of(test_bad_functions).values()))[1].startswith(("def test_bad_functions", '"""A cached'))
     assert sources_of(len) == {}
     assert sources_of(main("def f(): pass")["f"]) == {}
 

@@ -112,7 +112,7 @@ def test_callbacks(view, controller):
     until(lambda: controller.held, "the task at the controller")
     controller.release()
     assert ended.wait(10)
-    future.add_done_callback(lambda done: seen.append(done))
+    future.add_done_callback(seen.append)
     assert seen == [2, future]
 
 
@@ -128,7 +128,7 @@ def test_a_callback_that_waits_for_another_result_is_told_so(view, controller):
 
     future.add_done_callback(wait_inside)
     until(lambda: len(controller.held) == 2, "the tasks at the controller")
-    controller.do(lambda: controller.held.reverse())
+    controller.do(controller.held.reverse)
     controller.release()
     assert other.result(10) == 6
     assert "callback" in until(lambda: box, "the callback")[0]

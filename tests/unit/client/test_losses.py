@@ -206,18 +206,24 @@ def test_a_forked_child_cannot_use_the_client_of_its_parent(client, view, contro
     assert view.apply_async(abs, -5) is not None
 
 
+def interrupt_main():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
 def test_ctrl_c_leaves_the_client_usable(view, controller):
     controller.is_holding = True
     future = view.apply_async(abs, -1)
     until(lambda: controller.held, "the task")
-    threading.Thread(
-        target=lambda: (
-            until(lambda: future._gate, "the waiter"),
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT),
-        )
-    ).start()
+
+    def interrupt():
+        until(lambda: future._gate, "the waiter")
+        interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         future.result(20)
+    thread.join()
     assert not future.done()
     controller.release()
     assert future.result(10) == 1
@@ -228,7 +234,7 @@ def test_ctrl_c_in_a_blocking_call_gives_up_what_has_not_begun(view, controller)
 
     def interrupt():
         until(lambda: controller.held, "the task")
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        interrupt_main()
 
     for call in (lambda: view.apply_sync(abs, -1), lambda: view.map_sync(abs, range(100))):
         thread = threading.Thread(target=interrupt)
