@@ -139,6 +139,10 @@ class Daemon:
             self.feed(events.ProfileChanged(settings.from_profile(self.profile.profile)))
         return changes
 
+    async def refresh_engines(self) -> None:
+        """Have the roster say what the controller says now."""
+        await self._operator.refresh()
+
     async def resume_slots(self, engine_set: str, slots: list[int] | None) -> None:
         """Have the agents of a set try again in these slots, or in all.
 

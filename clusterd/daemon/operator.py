@@ -43,6 +43,9 @@ _log = logging.getLogger("clusterd.daemon")
 FAR_GENERATION: Final = 2**62
 """Newer than any order: the last one that an agent gets."""
 
+# A controller answers in a millisecond; one that is stopped or swapping must not keep `clusterctl engines` waiting.
+REFRESH_SECONDS = 2.0
+
 
 class Operator:
     """Between the link and the supervisor.
@@ -147,6 +150,16 @@ class Operator:
             if mine:
                 await self._resume(launch.id, mine)
 
+    async def refresh(self) -> None:
+        """Ask the controller how the engines are now: who is busy changes with every task, and is told to nobody by itself.
+
+        Without an answer in time the last word stands, with its age.
+        """
+        asked_at = clock.monotonic()
+        with contextlib.suppress(ClusterdError, TimeoutError):
+            value = await asyncio.wait_for(self._link.request(ListEngines), REFRESH_SECONDS)
+            self._feed(*self._listed(value, asked_at))
+
     # --- inside ---
 
     async def _resume(self, launch: str, slots: list[int] | None) -> None:
@@ -158,13 +171,16 @@ class Operator:
 
         def listed(value: list[Any]) -> None:
             self._launch = launch
-            self._roster.replace(msgspec.convert(value, list[EngineInfo]))
+            seen = self._listed(value, asked_at)
             self._story.tell("controller_ready", f"connected to the controller, process {about['pid']}", launch=launch)
-            known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
-            seen = [self._roster.observed(unit, asked_at) for unit in sorted(known) if unit]
             self._feed(events.ControllerReady(launch), *seen)
 
         self._link.ask(ListEngines, listed)
+
+    def _listed(self, value: list[Any], asked_at: float) -> list[events.EnginesObserved]:
+        self._roster.replace(msgspec.convert(value, list[EngineInfo]))
+        known = {*self._driver.supervisor.sets(), *(engine.engine_set for engine in self._roster.engines.values())}
+        return [self._roster.observed(unit, asked_at) for unit in sorted(known) if unit]
 
     async def _drain(self, engines: list[int], *, is_draining: bool) -> None:
         answer = await self._link.request(lambda number: Drain(number, engines, is_draining))

@@ -105,6 +105,7 @@ class Service:
 
     async def engines(self) -> list[dict[str, Any]]:
         """Each slot."""
+        await self._daemon.refresh_engines()
         return engine_list(self._daemon.driver.supervisor, self._daemon.roster)
 
     def connection(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Service:
             "controller": state,
             "url": url,
             "is_ready": bool(url) and state == "running",
-            "is_local_only": url.startswith("ipc:") or "//127." in url,
+            "is_local_only": url.startswith("unix:") or "//127." in url,
         }
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
@@ -163,6 +164,8 @@ class Service:
 
     async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
         """Wish for engines."""
+        # Idle engines go first when there are too many: that is asked now, not remembered.
+        await self._daemon.refresh_engines()
         event = events.ScaleRequested(self._number(), engine_set, request.n, request.drain_timeout)
         return self._command(f"scale {engine_set} to {request.n}", event, caller)
 
