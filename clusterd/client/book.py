@@ -55,6 +55,8 @@ class TaskBook:
         self.pending: dict[bytes, TaskFuture] = {}
         # Not sent, oldest first; may hold cancelled ones. Users append on the right, only the I/O thread takes from the left.
         self.queue: deque[TaskFuture] = deque()
+        # Sends what is queued from the calling thread where it can; set by the owner (`helm.Helm.post`).
+        self.post: Callable[[], bool] = bool
         # What no task can be taken for, or None: closed, forked, controller given up.
         self.refusal: Callable[[], ClusterdError] | None = None
         # By task id: bytes that count against the credit. Only the I/O thread touches it.
@@ -122,7 +124,10 @@ class TaskBook:
             room.enter(cost)
         alarm = self._alarm
         if not is_attended and (alarm.is_needed or alarm.is_awaited):
-            alarm.ring()
+            # A lone call is sent from here; what comes in numbers is batched by the I/O thread. A map wants the answers at once.
+            is_lone = not alarm.is_needed and not self.in_flight and parent is None
+            if not (is_lone and self.post()):
+                alarm.ring()
         return future
 
     def _measure(self, frames: Sequence[Any]) -> int:

@@ -65,6 +65,7 @@ class Connection:
         )
         self._helm = Helm(self.loop, self.alarm)
         self.tasks.room.is_exempt = self._is_turning
+        self.tasks.post = self._helm.post
         self._thread = threading.Thread(target=self._run, name="clusterd-client", daemon=True)
         _open.add(self)
 
@@ -97,10 +98,15 @@ class Connection:
 
     def attend(self, future: LightFuture, deadline: float | None) -> None:
         """Carry messages from this thread until the future has ended, if nobody else's turn it is; may return before."""
-        self._helm.drive(lambda: not future.done(), deadline)
+        self._helm.drive(future, deadline)
         # What was submitted without a ring, by somebody who meant to attend to it.
         if self.tasks.queue:
             self.alarm.ring()
+
+    def look(self) -> None:
+        """Somebody asks how a future stands, and does not wait: have the I/O thread read what may have come."""
+        if self.alarm.is_awaited and not self._helm.is_driven and not self.loop.is_quiet:
+            self._helm.recall()
 
     def end_early(self, futures: Sequence[TaskFuture], *, is_cancelling: bool, is_waiting: bool = True) -> int:
         """Cancel or abort what has not begun; the number that is known to have ended.

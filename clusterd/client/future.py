@@ -35,6 +35,9 @@ class Owner(Protocol):
     def attend(self, future: LightFuture, deadline: float | None) -> None:
         """Carry messages from this thread until the future has ended; may return before."""
 
+    def look(self) -> None:
+        """Somebody wants to know of an end without waiting for it: read what has come."""
+
 
 class Parent(Protocol):
     """What a future tells of its end."""
@@ -74,6 +77,8 @@ class LightFuture(Future[Any]):
                 gate = self._gate
                 if gate is None:
                     gate = self._gate = threading.Condition()
+            # Whoever comes here is about to watch it, from wherever it may be.
+            self._owner.look()
         return gate
 
     @property
@@ -86,6 +91,8 @@ class LightFuture(Future[Any]):
 
     def done(self) -> bool:
         """True when there is a result, an error, or it was cancelled."""
+        if self._state == PENDING:
+            self._owner.look()
         return self._state != PENDING
 
     def cancelled(self) -> bool:

@@ -8,17 +8,20 @@ polls, never in the middle of a message; whenever nobody turns the loop, the I/O
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # typeshed does not know it
 import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from clusterd.client.future import PENDING
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from clusterd.client.future import LightFuture
     from clusterd.client.wake import Alarm
 
 LINGER: Final = 0.05
@@ -32,9 +35,10 @@ _RAISING: Final = tuple(
     for name in ("SIGALRM", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
     if hasattr(signal, name)
 )
-# What the functions of `signal` wrap to turn numbers into enums: a lone call would spend 10 us on that alone, here it is 0.5.
-_set_handler: Final[Callable[[int, Any], Any]] = getattr(signal.signal, "__wrapped__", signal.signal)
-_get_handler: Final[Callable[[int], Any]] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+# Of CPython and PyPy: what `signal.signal` and `signal.getsignal` wrap to turn numbers into enums. A lone call would spend 10 us on
+# that alone; here it is 0.5.
+_set_handler: Final = _signal.signal
+_get_handler: Final = _signal.getsignal
 _SIGINT: Final = int(signal.SIGINT)
 
 
@@ -87,6 +91,11 @@ class Helm:
         # True while a signal handler may raise.
         self._is_safe = True
         self._is_interrupted = False
+
+    @property
+    def is_driven(self) -> bool:
+        """True while a thread that waits turns the loop."""
+        return self._is_driven
 
     @property
     def is_turning(self) -> bool:
@@ -151,7 +160,7 @@ class Helm:
         try:
             if threading.current_thread() is not threading.main_thread():
                 return self._post()
-            return _is_interruptible_by_default() and self._guarded(self._post)
+            return _is_interruptible_by_default() and self._guarded(False, self._post)
         finally:
             self._lock.release()
 
@@ -164,8 +173,8 @@ class Helm:
 
     # --- waiters ---
 
-    def drive(self, is_pending: Callable[[], bool], deadline: float | None) -> None:
-        """Turn the loop from this thread until nothing is pending; returns without that where it may not, or is not needed.
+    def drive(self, future: LightFuture, deadline: float | None) -> None:
+        """Turn the loop from this thread until the future has ended; returns without that where it may not, or is not needed.
 
         Raises:
             KeyboardInterrupt: in the main thread, at a safe moment.
@@ -174,16 +183,15 @@ class Helm:
             return
         try:
             if threading.current_thread() is not threading.main_thread():
-                self._drive(is_pending, deadline)
+                self._drive(future, deadline)
             elif _is_interruptible_by_default():
-                self._is_safe = True
-                self._guarded(self._drive, is_pending, deadline)
+                self._guarded(True, self._drive, future, deadline)
         finally:
             self._seat.release()
 
-    def _guarded(self, action: Callable[..., Any], *arguments: Any) -> Any:
+    def _guarded(self, is_safe: bool, action: Callable[..., Any], *arguments: Any) -> Any:  # noqa: FBT001 - cheaper so
         """Act in the main thread; a KeyboardInterrupt comes at once while `_is_safe`, else at the end."""
-        self._is_interrupted = False
+        self._is_safe, self._is_interrupted = is_safe, False
         _set_handler(_SIGINT, self._on_interrupt)
         try:
             done = action(*arguments)
@@ -199,7 +207,7 @@ class Helm:
             raise KeyboardInterrupt
         self._is_interrupted = True
 
-    def _drive(self, is_pending: Callable[[], bool], deadline: float | None) -> None:
+    def _drive(self, future: LightFuture, deadline: float | None) -> None:
         self._is_driven = True
         try:
             if not self._lock.acquire(blocking=False):
@@ -208,16 +216,16 @@ class Helm:
                 self._lock.acquire()
             try:
                 self._is_safe = False
-                self._turn_until(is_pending, deadline)
+                self._turn_until(future, deadline)
             finally:
                 self._is_safe = True
                 self._lock.release()
         finally:
             self._leave()
 
-    def _turn_until(self, is_pending: Callable[[], bool], deadline: float | None) -> None:
+    def _turn_until(self, future: LightFuture, deadline: float | None) -> None:
         loop = self._loop
-        while is_pending() and not loop.is_over and not self._is_interrupted:
+        while future._state == PENDING and not loop.is_over and not self._is_interrupted:  # noqa: SLF001 - done() rings
             longest = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if longest <= 0:
                 return

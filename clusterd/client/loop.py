@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from clusterd.link import Event
 
 log = logging.getLogger("clusterd.client")
+# Deadlines, pings and the controller's silence are looked at so often while messages come.
+LOOK_SECONDS = 0.02
+# A poll is at first so short.
+SHORTLY = 0.005
 
 
 class Loop:
@@ -85,9 +89,12 @@ class Loop:
         self._ping_at = 0.0
         # When the control connection was given up for its silence, None when it was not: data is then not trusted either.
         self._silent_since: float | None = None
+        # When `_look` is due, though there is always something to read.
+        self._look_at = 0.0
         self._poller: Any = None
-        # What the poller polls.
-        self._polled: list[tuple[Any, int]] = []
+        # What the poller polls, of data and control, and who reads what.
+        self._polled: tuple[Any, Any] = (None, None)
+        self._readers: dict[Any, tuple[Link, Callable[[Event], None]]] = {}
 
     def open(self) -> None:
         """Begin to dial."""
@@ -116,46 +123,66 @@ class Loop:
 
     # --- a turn ---
 
-    def turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
-        """Poll for at most `longest` seconds and deal with what there is; see `helm.Turner`."""
+    def send(self) -> bool:
+        """Send what waits, as far as that goes without a wait; see `helm.Turner`."""
         tasks = self._tasks
         if tasks.queue and self._data.is_clear:
             tasks.pump(self._data)
         if self._requests.outbox:
             self._requests.pump(self._control)
-        self._poll(longest, is_wanted, on_poll)
-        # Asked always: a link also tells of what happened while it sent, and an empty look costs 1 us.
-        for link, handle in self._handlers:
+        return not tasks.queue
+
+    def turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
+        """Poll for at most `longest` seconds and deal with what there is; see `helm.Turner`."""
+        self.send()
+        readable = self._poll(longest, is_wanted, on_poll)
+        is_eventful = False
+        for source, _ in readable:
+            reader = self._readers.get(source)
+            if reader is None:
+                self._alarm.clear()
+                continue
+            link, handle = reader
             for event in link.receive():
+                is_eventful = is_eventful or type(event) is not Received
                 handle(event)
         now = time.monotonic()
+        if is_eventful or not readable or now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._look(now)
+        if self.is_orphan and not self._tasks.pending:
+            self.is_over = True
+
+    def _look(self, now: float) -> None:
+        """See to what time asks for."""
         for link, handle in self._handlers:
             deadline = link.next_deadline()
             if deadline is not None and now >= deadline:
                 for event in link.tick():
                     handle(event)
         self._watch(now)
-        if self.is_orphan and not tasks.pending:
-            self.is_over = True
 
-    def _poll(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
+    def _poll(
+        self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]
+    ) -> list[tuple[Any, int]]:
         alarm = self._alarm
-        wanted = [*self._data.pollables(), *self._control.pollables()]
-        if wanted != self._polled:
-            self._register(wanted)
-        timeout = min(longest, self._seconds_left())
+        data, control = self._data.pollables(), self._control.pollables()
+        if data is not self._polled[0] or control is not self._polled[1]:
+            self._register(data, control)
         alarm.is_needed = True
         if is_wanted() or self._has_work():
-            timeout = 0.0
+            longest = 0.0
+        # Most answers come sooner than it takes to work out what else is due when.
+        shortly = min(longest, SHORTLY)
         on_poll(True)
         try:
-            readable = self._poller.poll(int(timeout * 1000 + 0.999))
+            readable: list[tuple[Any, int]] = self._poller.poll(int(shortly * 1000 + 0.999))
+            if not readable and longest > shortly:
+                readable = self._poller.poll(int(min(longest, self._seconds_left()) * 1000 + 0.999))
         finally:
             on_poll(False)
             alarm.is_needed = False
-        for source, _ in readable:
-            if source == alarm.descriptor:
-                alarm.clear()
+        return readable
 
     def _has_work(self) -> bool:
         tasks = self._tasks
@@ -174,7 +201,8 @@ class Loop:
                 due = at
         return max(0.0, due - now)
 
-    def _register(self, wanted: list[tuple[Any, int]]) -> None:
+    def _register(self, data: list[tuple[Any, int]], control: list[tuple[Any, int]]) -> None:
+        wanted = [*data, *control]
         if all(type(source) is int for source, _ in wanted) and hasattr(select, "poll"):
             self._poller = select.poll()
         else:
@@ -184,7 +212,9 @@ class Loop:
         self._poller.register(self._alarm.descriptor, select.POLLIN if hasattr(select, "POLLIN") else 1)
         for source, flags in wanted:
             self._poller.register(source, flags)
-        self._polled = wanted
+        self._readers = {source: self._handlers[0] for source, _ in data}
+        self._readers.update({source: self._handlers[1] for source, _ in control})
+        self._polled = (data, control)
 
     def _zmq_context(self) -> Any:
         if self._context is None:

@@ -254,6 +254,10 @@ class Loop:
                 self._is_stopping = True
                 self.status = 0 if self._join_timeout is None else 1
                 self.problem = f"no controller for {patience:.0f} s: {link.problem}"
+                if self.status:
+                    self.problem += (
+                        "\nIs its controller running, and is this file the newest? A wrong key gets no answer."
+                    )
                 return
             deadline = end if deadline is None else min(deadline, end)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -6,6 +6,6 @@ has no thread and never blocks unless asked (`wait`); it knows no message but th
 
 from clusterd.link.dealer import SOFTWARE, Link
 from clusterd.link.events import Down, Event, Received, Refusal, Up
-from clusterd.link.waiting import poll_once
+from clusterd.link.waiting import Waiter, poll_once
 
-__all__ = ["SOFTWARE", "Down", "Event", "Link", "Received", "Refusal", "Up", "poll_once"]
+__all__ = ["SOFTWARE", "Down", "Event", "Link", "Received", "Refusal", "Up", "Waiter", "poll_once"]

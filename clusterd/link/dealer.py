@@ -39,6 +39,8 @@ IDLE_ACK = 0.1
 RECEIVE_BURST = 64
 # Codes of a Refuse after which trying again cannot help.
 FINAL_REFUSALS = frozenset({"version", "malformed", "python"})
+# What a link without a transport polls.
+_NOTHING: list[tuple[Any, int]] = []
 
 
 class Link:
@@ -137,8 +139,11 @@ class Link:
         return events
 
     def pollables(self) -> list[tuple[Any, int]]:
-        """(descriptor or ZeroMQ socket, flags of poll(2)) to wait for; to be asked again before each wait."""
-        return self._transport.pollables() if self._transport is not None else []
+        """(descriptor or ZeroMQ socket, flags of poll(2)) to wait for; to be asked again before each wait.
+
+        While they are the same it is the same list.
+        """
+        return self._transport.pollables() if self._transport is not None else _NOTHING
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Block until something happens or `timeout` seconds have passed; for owners with nothing else to poll."""

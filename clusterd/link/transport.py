@@ -34,16 +34,19 @@ class Transport(Protocol):
     """One connection to one endpoint."""
 
     def pollables(self) -> list[tuple[Any, int]]:
-        """(descriptor or ZeroMQ socket, poll flags) to wait for; ask again after each use."""
+        """(descriptor or ZeroMQ socket, poll flags) to wait for; ask again after each use: while it is the same, so is the list."""
 
     def send(self, parts: Sequence[Any]) -> bool:
-        """Send a message; True when a part of it is kept because it cannot go at once. Raises Gone."""
+        """Send a message; True when a part of it is kept because it cannot go at once.
+
+        Raises Gone, but not where `receive` will, after what has arrived.
+        """
 
     def receive(self) -> list[Any] | None:
         """The next message, or None when there is none yet. Raises Gone."""
 
     def flush(self) -> bool:
-        """Send what was kept; True while something is left. Raises Gone."""
+        """Send what was kept; True while something is left. Raises as `send`."""
 
     def close(self, *, linger: bool) -> None:
         """Close; with `linger` what was sent may still go out, for a moment."""
@@ -64,17 +67,25 @@ class UnixTransport:
         except OSError as error:
             reason = "nobody listens" if error.errno in {errno.ENOENT, errno.ECONNREFUSED} else error.strerror
             raise Gone(f"{address}: {reason}") from error
+        self._for_reading = [(self._stream.fileno(), select.POLLIN)]
+        self._for_both = [(self._stream.fileno(), select.POLLIN | select.POLLOUT)]
+        # True once nothing can be sent any more. What the controller said before it died is still to be read, and only `receive`
+        # tells that it is gone: results that it had handed over would be lost with it.
+        self._is_mute = False
 
     def pollables(self) -> list[tuple[Any, int]]:
         """See `Transport`."""
-        return [(self._stream.fileno(), select.POLLIN | select.POLLOUT if self._stream.wants_write else select.POLLIN)]
+        return self._for_both if self._stream.wants_write and not self._is_mute else self._for_reading
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `Transport`."""
+        if self._is_mute:
+            return False
         try:
             self._stream.send(parts)
-        except stream.Closed as error:
-            raise Gone(str(error)) from error
+        except stream.Closed:
+            self._is_mute = True
+            return False
         return self._stream.wants_write
 
     def receive(self) -> list[Any] | None:
@@ -89,10 +100,13 @@ class UnixTransport:
 
     def flush(self) -> bool:
         """See `Transport`."""
+        if self._is_mute:
+            return False
         try:
             self._stream.flush()
-        except stream.Closed as error:
-            raise Gone(str(error)) from error
+        except stream.Closed:
+            self._is_mute = True
+            return False
         return self._stream.wants_write
 
     def close(self, *, linger: bool) -> None:
@@ -124,7 +138,6 @@ class ZmqTransport:
         self._error = zmq.ZMQError
         self._nowait = zmq.NOBLOCK
         self._more = zmq.RCVMORE
-        self._pollin = zmq.POLLIN
         self._disconnected = zmq.EVENT_DISCONNECTED
         self._parse = parse_monitor_message
         socket = self._socket = context.socket(zmq.DEALER)
@@ -143,10 +156,11 @@ class ZmqTransport:
         except zmq.ZMQError as error:
             self.close(linger=False)
             raise Gone(f"{address}: {error.strerror}") from error
+        self._pollables: list[tuple[Any, int]] = [(socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
 
     def pollables(self) -> list[tuple[Any, int]]:
         """See `Transport`."""
-        return [(self._socket, self._pollin), (self._monitor, self._pollin)]
+        return self._pollables
 
     def send(self, parts: Sequence[Any]) -> bool:
         """See `Transport`."""

@@ -111,7 +111,18 @@ class Stream:
         limits: of what is received.
     """
 
-    __slots__ = ("_arrived", "_at", "_lengths", "_limits", "_outbox", "_parts", "_rest", "_socket", "outbox_bytes")
+    __slots__ = (
+        "_arrived",
+        "_at",
+        "_is_drained",
+        "_lengths",
+        "_limits",
+        "_outbox",
+        "_parts",
+        "_rest",
+        "_socket",
+        "outbox_bytes",
+    )
 
     def __init__(self, connection: socket.socket, limits: PartLimits) -> None:
         self._socket = connection
@@ -124,6 +135,8 @@ class Stream:
         self._parts: list[Any] = []
         self._at = 0
         self._arrived: deque[list[Any]] = deque()
+        # True when the last recv(2) brought less than it could have: `receive` then says None once without another one.
+        self._is_drained = False
         # What the kernel has not taken yet, in order, and the sum of the bytes.
         self._outbox: deque[memoryview] = deque()
         self.outbox_bytes = 0
@@ -150,7 +163,7 @@ class Stream:
     # --- receiving ---
 
     def receive(self) -> list[Any] | None:
-        """The next whole message as a list of buffers (small parts are bytes), None when it is not here yet.
+        """The next whole message as a list of buffers (small parts are bytes), None when it is not here yet: then poll.
 
         Raises:
             Closed: the other side is gone, and everything it sent has been returned.
@@ -159,7 +172,11 @@ class Stream:
         while True:
             if self._arrived:
                 return self._arrived.popleft()
+            if self._is_drained:
+                self._is_drained = False
+                return None
             if not self.read_once() and not self._arrived:
+                self._is_drained = False
                 return None
 
     def next_message(self) -> list[Any] | None:
@@ -183,7 +200,8 @@ class Stream:
             raise Closed("it closed the connection")
         self._cut(shared[:count])
         # Less than there was room for: the socket is empty, and a poll will tell when it is not. Saves a call per message.
-        return count == _BUFFER_BYTES or self._lengths is not None
+        self._is_drained = count < _BUFFER_BYTES and self._lengths is None
+        return not self._is_drained
 
     def _cut(self, data: memoryview) -> None:
         """Take whole messages out of what has just arrived."""
