@@ -24,6 +24,7 @@ import setproctitle
 from clusterd.core.model import launch
 from clusterd.core.model.connection import ENGINE_FILE
 from clusterd.core.model.ids import engine_hex
+from clusterd.core.model.profile import RestartPolicy
 from clusterd.core.wire import messages as m
 from clusterd.engine import main as engine
 from clusterd.engine.namespace import Startup
@@ -44,14 +45,15 @@ def main(argv: Sequence[str]) -> int:
     """Run one engine; the exit status."""
     options = _parse(argv)
     path = options.file if options.file is not None else options.profile_dir / "security" / ENGINE_FILE
+    if not os.path.lexists(path):
+        # A controller that is about to start writes it. Nothing else that is wrong with a file mends itself.
+        sys.stderr.write(f"clusterd engine: waits up to {options.timeout:g} s for {path}\n")
+        _await_file(path, options.timeout)
     try:
         cluster = engine.read_endpoints(path).cluster
     except ClusterdError as error:
-        # A controller that is about to start writes it; --timeout says how long that may take.
-        if not _appears(path, options.timeout):
-            sys.stderr.write(f"clusterd engine: {error}\n")
-            return 1
-        cluster = engine.read_endpoints(path).cluster
+        sys.stderr.write(f"clusterd engine: {error}\n")
+        return 1
     uuid, slot = os.urandom(16), os.getpid()
     name = f"{cluster}/{SET}/{slot}"
     setproctitle.setproctitle(f"clusterd engine {name}")
@@ -67,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
             log_dir=str(runtime),
             connection_file=str(path.absolute()),
             slots=(slot,),
+            restart=RestartPolicy(policy="never"),
         )
         _identify(spec, uuid, slot, name)
         helper = _start_helper(spec)
@@ -111,14 +114,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _appears(path: Path, timeout: float) -> bool:
+def _await_file(path: Path, timeout: float) -> None:
     end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        with contextlib.suppress(ClusterdError):
-            engine.read_endpoints(path)
-            return True
+    # It may come over a network file system, which tells nobody.
+    while not os.path.lexists(path) and time.monotonic() < end:
         time.sleep(0.1)
-    return False
 
 
 @contextlib.contextmanager
@@ -154,6 +154,7 @@ def _start_helper(spec: launch.AgentSpec) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*interpreter, "-m", "clusterd", "agent", "--spec", str(path), "--watch"],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         # Ctrl-C is for the engine.
         start_new_session=True,
     )
