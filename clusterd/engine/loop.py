@@ -253,7 +253,7 @@ class Loop:
             if time.monotonic() >= end:
                 self._is_stopping = True
                 self.status = 0 if self._join_timeout is None else 1
-                self.problem = f"no controller for {patience:.0f} s: {link.problem}"
+                self.problem = f"no controller for {patience:g} s: {link.problem}"
                 if self.status:
                     self.problem += (
                         "\nIs its controller running, and is this file the newest? A wrong key gets no answer."
