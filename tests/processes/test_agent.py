@@ -176,6 +176,7 @@ def test_an_adopted_engine_obeys_its_new_agent_after_a_new_controller(two):
     two.processes[0].wait()
     two.until(lambda: not any(link.is_attached for link in two.links.values()))
     two.engines.clear()
+    two.notices.clear()
     two.controller()
     two.until(lambda: all(link.is_attached for link in two.links.values()))
     two.list_engines()
