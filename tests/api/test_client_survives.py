@@ -1,0 +1,73 @@
+"""The client when parts of a real cluster are killed: its work is done, once, or it is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import clusterd
+from clusterd.errors import ControllerLost
+from tests.processes.cluster import kill
+from tests.waiting import until
+
+
+def slowly(path, number):
+    time.sleep(0.02)
+    with Path(path).open("a") as file:
+        file.write(f"{number}\n")
+    return number
+
+
+def test_kill_9_of_the_controller_loses_no_task(client, cluster, isolated):
+    log = isolated.home / "log"
+    futures = [client.load_balanced_view().apply_async(slowly, str(log), number) for number in range(100)]
+    until(lambda: sum(future.done() for future in futures) > 10, "some results")
+    kill(cluster.pids()["controller"])
+    assert [future.result(60) for future in futures] == list(range(100))
+    # The next controller is asked as if nothing had happened; the engines are the same.
+    assert client.load_balanced_view().map_sync(abs, range(1000)) == list(range(1000))
+    assert sorted(map(int, log.read_text().split())) == list(range(100))
+
+
+def test_kill_9_of_daemon_and_agent_is_not_noticed(client, cluster, isolated):
+    pids = client[:].apply_sync(os.getpid)
+    agents, control = cluster.pids()["agents"], cluster.client
+    assert control.is_listening()
+    futures = [
+        client.load_balanced_view().apply_async(slowly, str(isolated.home / "log"), number) for number in range(50)
+    ]
+    kill(control.pid)
+    kill(agents[0])
+    assert [future.result(60) for future in futures] == list(range(50))
+    assert client[:].apply_sync(os.getpid) == pids
+
+
+def test_a_frozen_controller_is_given_up_after_the_time_that_was_asked_for(cluster):
+    pid = cluster.pids()["controller"]
+    with clusterd.Client(cluster.name, controller_timeout=4.0) as client:
+        client.wait_for_engines(2)
+        assert client.load_balanced_view().apply_sync(abs, -1) == 1
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(ControllerLost, match="has not answered"):
+                client.load_balanced_view().apply_async(abs, -1).result(60)
+            assert time.monotonic() - began < 20
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: client._connection.tasks.refusal is None, "the connection")
+        assert client.load_balanced_view().apply_sync(abs, -2) == 2
+
+
+def test_a_stopped_cluster_ends_its_clients_waits(client, cluster):
+    future = client[0].apply_async(time.sleep, 60)
+    client._connection.loop._patience.limit = 2.0
+    cluster.ctl("stop", "--kill-after", "1")
+    error = future.exception(30)
+    assert error is not None
+    with pytest.raises(clusterd.errors.ClusterdError):
+        clusterd.Client(cluster.name, timeout=2)
