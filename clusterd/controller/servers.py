@@ -155,11 +155,11 @@ class UnixServer:
         if peer in self._mute:
             return
         try:
-            target.send(parts)
+            is_left = target.send(parts)
         except stream.Closed:
             self._silence(peer, target)
             return
-        if target.wants_write and target.fileno() not in self._writing:
+        if is_left and target.fileno() not in self._writing:
             self._writing.add(target.fileno())
             self._epoll.modify(target.fileno(), select.EPOLLIN | select.EPOLLOUT)
 

@@ -182,7 +182,12 @@ class Link:
         try:
             if self._is_sending and self._transport is not None:
                 self._is_sending = self._transport.flush()
-            self._plan_ack()
+            session = self.session
+            if session is not None and session.owes_ack:
+                if session.must_ack:
+                    self._acknowledge()
+                elif self._ack_at is None:
+                    self._ack_at = time.monotonic() + IDLE_ACK
             if self._pending:
                 self._flush()
         except Gone as error:
@@ -238,7 +243,9 @@ class Link:
             self._unacked.append((session.sent, messages, payload))
         if not session.owes_ack:
             self._ack_at = None
-        self._transmit(frames)
+        transport = self._transport
+        assert transport is not None  # noqa: S101 - there is a session
+        self._is_sending = transport.send(frames)
 
     def _transmit(self, frames: Sequence[Any]) -> None:
         transport = self._transport
@@ -248,14 +255,6 @@ class Link:
     def _flush(self) -> None:
         while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
             self._seal(*self._pending.popleft())
-
-    def _plan_ack(self) -> None:
-        session = self.session
-        if session is not None and session.owes_ack:
-            if session.must_ack:
-                self._acknowledge()
-            elif self._ack_at is None:
-                self._ack_at = time.monotonic() + IDLE_ACK
 
     def _acknowledge(self) -> None:
         self._ack_at = None

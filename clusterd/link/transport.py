@@ -82,11 +82,10 @@ class UnixTransport:
         if self._is_mute:
             return False
         try:
-            self._stream.send(parts)
+            return self._stream.send(parts)
         except stream.Closed:
             self._is_mute = True
             return False
-        return self._stream.wants_write
 
     def receive(self) -> list[Any] | None:
         """See `Transport`."""

@@ -2,6 +2,7 @@
 
 Used by both sides, with the keys swapped. Pure: it turns messages into frames and frames into messages.
 Invariants: a seq is used once per direction; `unacked_bytes` is the sum of `_unacked`; nothing is decoded before its mac is right.
+`open` and `seal` run four times each in every round trip and are written out for that reason.
 PROTOCOL.md sections 2, 3 and 6.
 """
 
@@ -84,10 +85,12 @@ class Session:
         "acked",
         "dealt_with",
         "has_digests",
+        "has_window",
         "is_broken",
         "is_holding_acks",
         "last_mac",
         "limits",
+        "must_ack",
         "owes_ack",
         "received",
         "sent",
@@ -116,25 +119,19 @@ class Session:
         self._unacked: deque[tuple[int, int]] = deque()
         # Sum of the bytes in `_unacked`.
         self.unacked_bytes = 0
+        # True while another message may be sent: while that sum is below the window (one is always allowed, whatever its size).
+        self.has_window = True
         # Bytes and messages received since the last time an ack left.
         self._received_bytes = 0
         self._received_messages = 0
         # True while a message with content is received and not yet acknowledged.
         self.owes_ack = False
+        # True when an ack is due at once, without waiting for something to carry it.
+        self.must_ack = False
         # True once a correctly signed message could not be used (undecodable, or one before it is missing): no later one can be.
         self.is_broken = False
         # Mac of the last message sealed: what a Reset must echo.
         self.last_mac = b""
-
-    @property
-    def has_window(self) -> bool:
-        """True while another message may be sent (one is always allowed, whatever its size)."""
-        return self.unacked_bytes < self.limits.window
-
-    @property
-    def must_ack(self) -> bool:
-        """True when an ack is due at once, without waiting for something to carry it."""
-        return self._received_bytes * 4 >= self.limits.window or self._received_messages >= ACK_EVERY_MESSAGES
 
     def seal(
         self, messages: Sequence[Any], payload: Sequence[Any] = (), digests: list[bytes] | None = None
@@ -171,12 +168,13 @@ class Session:
             raise LimitExceeded(f"a header of {len(header)} bytes, the controller takes {limits.max_header}")
         self.sent = seq
         if messages:
-            size = len(header) + sum(sizes)
+            size = len(header) + sum(sizes) if sizes else len(header)
             self._unacked.append((seq, size))
             self.unacked_bytes += size
+            self.has_window = self.unacked_bytes < limits.window
         if self.dealt_with == self.received:
             self._received_bytes = self._received_messages = 0
-            self.owes_ack = False
+            self.owes_ack = self.must_ack = False
         mac = self.last_mac = self._sign_sent(header)
         return [mac, header, *payload]
 
@@ -192,44 +190,47 @@ class Session:
         if not hmac.compare_digest(mac, self._sign_received(header)):
             raise AuthenticationError("wrong signature")
         try:
-            content = self._checked(header, payload)
+            content = self._decoder(header)
+            sizes, ack = content.sizes, content.ack
+            if sizes or payload or ack > self.sent:
+                self._check(content, payload)
         except WireError:
             self.is_broken = True
             raise
-        if content.seq != self.received + 1:
-            self.is_broken = content.seq > self.received
-            raise Replayed(f"message {content.seq} where {self.received + 1} is due")
-        self.received = content.seq
+        seq = content.seq
+        if seq != self.received + 1:
+            self.is_broken = seq > self.received
+            raise Replayed(f"message {seq} where {self.received + 1} is due")
+        self.received = seq
         if not self.is_holding_acks:
-            self.dealt_with = content.seq
+            self.dealt_with = seq
         if content.messages:
             self.owes_ack = True
             self._received_messages += 1
-            self._received_bytes += len(header) + sum(content.sizes)
-        if content.ack > self.acked:
-            self._acknowledge(content.ack)
+            self._received_bytes += len(header) + sum(sizes) if sizes else len(header)
+            self.must_ack = (
+                self._received_bytes * 4 >= self.limits.window or self._received_messages >= ACK_EVERY_MESSAGES
+            )
+        if ack > self.acked:
+            self.acked = ack
+            unacked = self._unacked
+            while unacked and unacked[0][0] <= ack:
+                self.unacked_bytes -= unacked.popleft()[1]
+            self.has_window = self.unacked_bytes < self.limits.window
         return content
 
-    def _checked(self, header: bytes, payload: Sequence[Any]) -> codec.Header[Any]:
-        content = self._decoder(header)
+    def _check(self, content: codec.Header[Any], payload: Sequence[Any]) -> None:
         sizes = content.sizes
-        if len(sizes) != len(payload) or (sizes and sizes != [len(frame) for frame in payload]):
+        if content.ack > self.sent:
+            raise WireError(f"acknowledges message {content.ack}, of {self.sent} sent")
+        if len(sizes) != len(payload) or sizes != [len(frame) for frame in payload]:
             raise WireError("the payload frames are not those of the header")
         if self.has_digests and sizes and (content.digests is None or len(content.digests) != len(sizes)):
             raise WireError("payload digests are missing")
-        if content.ack > self.sent:
-            raise WireError(f"acknowledges message {content.ack}, of {self.sent} sent")
-        return content
 
     def deal_with(self, seq: int) -> None:
         """All messages up to `seq` are dealt with and may be acknowledged."""
         self.dealt_with = max(self.dealt_with, seq)
-
-    def _acknowledge(self, ack: int) -> None:
-        self.acked = ack
-        unacked = self._unacked
-        while unacked and unacked[0][0] <= ack:
-            self.unacked_bytes -= unacked.popleft()[1]
 
 
 def check_payload(digests: list[bytes] | None, payload: Sequence[Any]) -> None:
