@@ -292,9 +292,9 @@ class Agent:
 
     def _attach(self, token: bytes, controller: bytes) -> m.AttachAgent:
         if controller != self._controller:
-            if self._controller:
-                # What an earlier controller gave and nobody has begun is placed anew: first it must not begin.
-                self._nursery.revoke_epoch(epoch_of(self._controller))
+            # What an earlier controller gave and nobody has begun is placed anew: first it must not begin. Our predecessor may have
+            # known that controller and we not: the pages name it.
+            self._nursery.revoke_others(epoch_of(controller))
             self._controller = controller
         self._look_at_pages(time.monotonic())
         wanted = sorted(number for number, slot in self._slots.slots.items() if slot.is_wanted)

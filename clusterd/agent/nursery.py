@@ -185,6 +185,7 @@ class Nursery:
             record.since,
             record.order,
             record.wire_id,
+            record.has_results,
         )
 
     def inventory(self) -> list[EngineState]:
@@ -200,10 +201,12 @@ class Nursery:
         with memoryview(memory) as view:
             return page.revoke(view, epoch, first, last, fence=barrier.full)
 
-    def revoke_epoch(self, epoch: int) -> None:
-        """Keep all engines from beginning what a controller that is no more had given them."""
+    def revoke_others(self, epoch: int) -> None:
+        """Keep all engines from beginning what controllers before the one of `epoch` had given them."""
         for child in self:
-            self.revoke(child.uuid, epoch, 0, page.ALL_ORDERS)
+            record = self.record(child.uuid)
+            if record is not None and record.epoch not in (0, epoch):
+                self.revoke(child.uuid, record.epoch, 0, page.ALL_ORDERS)
 
     def close(self) -> None:
         """Let go of all; what runs goes on."""

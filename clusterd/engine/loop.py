@@ -138,6 +138,7 @@ class Loop:
             # Another controller places these tasks anew; what has begun is reported by the agent, what is finished by us.
             self._queue.clear()
             self._parked.clear()
+            self._forget_not_run()
             self._controller = welcome.controller
         held = [(dispatch.task, dispatch.attempt) for dispatch, _, _ in self._queue]
         held += [(dispatch.task, dispatch.attempt) for parked in self._parked.values() for dispatch, _, _ in parked]
@@ -148,6 +149,16 @@ class Loop:
             # Another controller takes us in under the id that clients know us by.
             about["wanted_id"] = self._wire_id
         return self._identity(**about)
+
+    def _forget_not_run(self) -> None:
+        # The same attempt may be dispatched to us again by the new controller: what was not run of the old one's would pass for that.
+        self._finished = [message for message in self._finished if isinstance(message, m.Result)]
+        outbox = [
+            ([message for message in messages if isinstance(message, m.Result)], frames, size)
+            for messages, frames, size in self._outbox
+        ]
+        self._outbox = deque(batch for batch in outbox if batch[0])
+        self._outbox_bytes = sum(size for _, _, size in self._outbox)
 
     # --- running ---
 
@@ -171,7 +182,8 @@ class Loop:
                 return
         if self._finished and (function is None or function.mean_seconds > _SHORT_SECONDS):
             self._flush()
-        if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time()):
+        has_results = bool(self._finished or self._outbox) or self._link.has_unacked
+        if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time(), has_results=has_results):
             self._add(m.NotRun(dispatch.task, dispatch.attempt, "recalled"), (), 0)
             return
         fault.point("engine.task.before_run")

@@ -24,6 +24,7 @@ __all__ = [
     "Identity",
     "ProcessHandle",
     "ProcessIdentity",
+    "after_fork",
     "boot_id",
     "current",
     "is_same",
@@ -93,6 +94,15 @@ def current() -> ProcessIdentity:
     if identity is None:  # pragma: no cover - we are alive
         raise ProcessLookupError(errno.ESRCH, "own process not found; is /proc mounted?")
     return identity
+
+
+def after_fork(parent: ProcessIdentity) -> ProcessIdentity:
+    """Return our own identity, when `parent` is the process that forked us: less is asked, and fewer pages are touched."""
+    pid = os.getpid()
+    start_time = _start_time(pid)
+    if start_time is None:  # pragma: no cover - we are alive
+        raise ProcessLookupError(errno.ESRCH, "own process not found; is /proc mounted?")
+    return parent._replace(pid=pid, start_time=start_time)
 
 
 def of(pid: int) -> ProcessIdentity | None:

@@ -14,14 +14,13 @@ import signal
 import sys
 import time
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 import setproctitle
 
 from clusterd.core.model.ids import engine_hex
-from clusterd.system import files, process
+from clusterd.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,26 +44,37 @@ def handled_signals() -> list[int]:
     ]
 
 
-def become_engine(
-    order: Fork, spec: AgentSpec, keep: Iterable[int], handled: Iterable[int], run: Callable[[int, bytes], int]
-) -> NoReturn:
+class Inheritance(NamedTuple):
+    """What a zygote finds out before its forks, because asking for it in each engine costs pages.
+
+    Attributes:
+        identity: of the zygote.
+        keep: descriptors that preloaded modules opened; engines close all others.
+        handled: see `handled_signals`.
+    """
+
+    identity: process.ProcessIdentity
+    keep: frozenset[int]
+    handled: list[int]
+
+
+def become_engine(order: Fork, spec: AgentSpec, inheritance: Inheritance, run: Callable[[int, bytes], int]) -> NoReturn:
     """Turn this process, just forked, into the engine; never returns.
 
     Args:
         order: what the agent asked for.
         spec: of its set.
-        keep: descriptors that preloaded modules opened; all others are closed.
-        handled: `handled_signals()` of the zygote.
+        inheritance: what the zygote knows.
         run: `clusterd.engine.main` with everything but slot and uuid; returns the exit status.
     """
     status = 1
     try:
-        _let_go(keep, handled)
+        _let_go(inheritance.keep, inheritance.handled)
         name = f"{spec.cluster}/{spec.engine_set}/{order.slot}"
         setproctitle.setproctitle(f"clusterd engine {name}")
-        _identify(order, spec, name)
+        _identify(order, spec, name, inheritance.identity)
         # From here on whatever goes wrong is written where people look.
-        _open_log(Path(spec.log_dir) / f"engine-{spec.engine_set}-{order.slot}.log")
+        _open_log(f"{spec.log_dir}/engine-{spec.engine_set}-{order.slot}.log")
         _settle(order, spec)
         gc.enable()
         status = run(order.slot, order.uuid)
@@ -91,24 +101,29 @@ def _let_go(keep: Iterable[int], handled: Iterable[int]) -> None:
     os.setsid()
 
 
-def _identify(order: Fork, spec: AgentSpec, name: str) -> None:
-    identity = process.current()
+def _identify(order: Fork, spec: AgentSpec, name: str, parent: process.ProcessIdentity) -> None:
+    # Plain system calls, here and below: each object of pathlib and its like that is touched copies a page for this engine.
+    identity = process.after_fork(parent)
+    uuid = engine_hex(order.uuid)
     content: dict[str, Any] = {
         "kind": "engine",
         "launch": spec.launch,
-        "uuid": engine_hex(order.uuid),
+        "uuid": uuid,
         **identity._asdict(),
         "title": f"clusterd engine {name}",
         "engine_set": spec.engine_set,
         "slot": order.slot,
         "started_at": time.time(),
     }
-    path = Path(spec.runtime_dir) / "units" / f"engine-{content['uuid']}.json"
-    # Not durable: an identity means nothing after a reboot.
-    files.atomic_write(path, msgspec.json.encode(content), durable=False)
+    path = f"{spec.runtime_dir}/units/engine-{uuid}.json"
+    # Nobody else writes for this uuid, and an identity means nothing after a reboot: no random name, no fsync.
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.write(descriptor, msgspec.json.encode(content))
+    os.close(descriptor)
+    os.rename(f"{path}.new", path)  # noqa: PTH104
 
 
-def _open_log(path: Path) -> None:
+def _open_log(path: str) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -125,7 +140,7 @@ def _settle(order: Fork, spec: AgentSpec) -> None:
         os.sched_setaffinity(0, order.cpus)
     _raise_oom_score()
     if spec.work_dir:
-        os.chdir(Path(spec.work_dir).expanduser())
+        os.chdir(os.path.expanduser(spec.work_dir))  # noqa: PTH111
     # All children of one parent would draw the same numbers.
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
@@ -134,6 +149,9 @@ def _settle(order: Fork, spec: AgentSpec) -> None:
 
 
 def _raise_oom_score() -> None:
-    path = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError, ValueError):
-        path.write_text(str(min(1000, int(path.read_text()) + OOM_SCORE)))
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"%d" % min(1000, int(os.read(descriptor, 16)) + OOM_SCORE))
+        finally:
+            os.close(descriptor)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import setproctitle
 
 from clusterd.agent.zygote import messages, preload
-from clusterd.agent.zygote.child import become_engine, handled_signals
+from clusterd.agent.zygote.child import Inheritance, become_engine, handled_signals
 from clusterd.system import fault, process
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class Zygote:
         self._pids: dict[int, int] = {}
         self._spec: AgentSpec | None = None
         self._run: Callable[[int, bytes], int] | None = None
-        # Descriptors that preloaded modules opened: engines keep them.
-        self._keep: frozenset[int] = frozenset()
-        # Signals that engines set back to their defaults.
-        self._handled: list[int] = []
+        self._inheritance: Inheritance | None = None
 
     def serve(self) -> int:
         """Do what the agent asks until it is gone; the exit status."""
@@ -116,11 +113,8 @@ class Zygote:
             else:
                 warnings.append(f"preload {finding.module}: {finding.reason}")
         self._run = functools.partial(engine.run_forked, spec, shell, late)
-        self._keep = frozenset(_descriptors() - own)
-        self._handled = handled_signals()
+        self._inheritance = Inheritance(process.current(), frozenset(_descriptors() - own), handled_signals())
         _fix_path()
-        # The host's id and the boot's are remembered; asking for them loads OpenSSL, 1.3 MB for each engine otherwise.
-        process.current()
         engine.rehearse(shell)
         preload.pass_fork_handlers()
         gc.collect()
@@ -136,7 +130,7 @@ class Zygote:
         """
         forked: list[tuple[messages.Fork, int]] = []
         for order in orders:
-            if self._spec is None or self._run is None:
+            if self._spec is None or self._run is None or self._inheritance is None:
                 self._tell(messages.ForkFailed(order.uuid, "the zygote was not configured"))
                 continue
             try:
@@ -145,7 +139,7 @@ class Zygote:
                 self._tell(messages.ForkFailed(order.uuid, f"fork: {error.strerror} (limits of processes or memory?)"))
                 continue
             if pid == 0:
-                become_engine(order, self._spec, self._keep, self._handled, self._run)
+                become_engine(order, self._spec, self._inheritance, self._run)
             forked.append((order, pid))
         for order, pid in forked:
             self._watch(order, pid)

@@ -26,6 +26,7 @@ def test_a_fork_that_the_system_refuses_is_told(pair, monkeypatch):
         launch="l", cluster="c", engine_set="s", profile_dir="", runtime_dir="", log_dir="", connection_file=""
     )
     zygote._run = lambda _slot, _uuid: 0
+    zygote._inheritance = ()
 
     def refuse():
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
