@@ -26,7 +26,10 @@ SECRETS_FILE = "controller-secrets.json"
 
 
 class Secrets(msgspec.Struct):
-    """What outlives a controller with `reuse`. Keys in hex; `next_engine_id` because wire ids are never used twice."""
+    """What outlives a controller with `reuse`. Keys in hex; `next_engine_id` because wire ids are never used twice.
+
+    `places`: where there are agents, for the successor of a controller that was killed; None where nobody has written it.
+    """
 
     client_key: str
     engine_key: str
@@ -35,6 +38,7 @@ class Secrets(msgspec.Struct):
     curve_secret: str
     ports: dict[str, int] = {}
     next_engine_id: int = 0
+    places: list[str] | None = None
 
     @property
     def token_secret_bytes(self) -> bytes:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
+    from clusterd.core.wire.session import Session
 
 # Connections that have said Hello and nothing more: a bound for who replays Hellos.
 MAX_UNATTACHED = 1024
@@ -66,6 +67,7 @@ class Endpoint:
         has_digests: the link is neither a private Unix socket nor CURVE.
         owner: who gets the messages.
         counters: by kind, what is dropped; shared with the server.
+        acks_when_flushed: acknowledge nothing before `flush`: until then what follows from a message is on its way to nobody.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Endpoint:
         has_digests: bool,
         owner: Owner,
         counters: Counter[str],
+        acks_when_flushed: bool = False,
     ) -> None:
         self._server = server
         self.name = name
@@ -95,6 +98,9 @@ class Endpoint:
         self._unattached: dict[bytes, Connection] = {}
         # Connections with something to send at the end of this turn.
         self.dirty: list[Connection] = []
+        self._acks_when_flushed = acks_when_flushed
+        # Sessions that brought something in this turn, where that is not acknowledged yet.
+        self._heard: list[Session] = []
         # Connections that are owed a bare acknowledgement when nothing else carries it, in order of `_ack_due`.
         self._owed: dict[bytes, float] = {}
         # Since when the first of them may be owed; None when none is.
@@ -107,6 +113,11 @@ class Endpoint:
     def pollable(self) -> Any:
         """What the loop polls."""
         return self._server.pollable()
+
+    @property
+    def needs_flush(self) -> bool:
+        """True when `flush` has something to do."""
+        return bool(self.dirty or self._heard)
 
     # --- receiving ---
 
@@ -140,6 +151,8 @@ class Endpoint:
             if connection is not None and connection.session.is_broken:
                 self._reset(connection, bytes(parts[0]), f"it sent an unusable message: {error.message}", now)
         else:
+            if self._acks_when_flushed:
+                self._heard.append(connection.session)
             self._deal(connection, content.messages, payload, content.digests, now)
 
     def _deal(
@@ -199,6 +212,7 @@ class Endpoint:
             limits=self._limits,
             has_digests=self._has_digests,
         )
+        session.is_holding_acks = self._acks_when_flushed
         connection = Connection(self, routing_id, session, hello, now)
         self.connections[routing_id] = connection
         self._unattached[routing_id] = connection
@@ -210,6 +224,9 @@ class Endpoint:
 
     def flush(self) -> None:
         """Send all that was said in this turn, and the acknowledgements that are due at once."""
+        for session in self._heard:
+            session.deal_with(session.received)
+        self._heard.clear()
         dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.is_dirty = False

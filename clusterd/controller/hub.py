@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from clusterd.controller import recovery
 from clusterd.controller.peers import Agent, Client, Engine, Loss
 from clusterd.core.wire import handshake
 from clusterd.core.wire.messages import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from clusterd.controller.connection import Connection
+    from clusterd.controller.work import Work
 
 log = logging.getLogger(__name__)
 UUID_SIZE = 16
@@ -37,34 +39,6 @@ UUID_SIZE = 16
 CLIENT_GRACE = 300.0
 # How long an engine without an agent may be without a connection.
 UNWATCHED_GRACE = 30.0
-
-
-class Work(Protocol):
-    """What the hub tells the keeper of the tasks (`tasks.Tasks`)."""
-
-    def client_attached(self, client: Client, now: float) -> None:
-        """A client, new or back, has a data connection."""
-
-    def client_disconnected(self, client: Client, now: float) -> None:
-        """It lost its data connection."""
-
-    def client_gone(self, client: Client, reason: str, now: float) -> None:
-        """It will not come back: its tasks are of no use to anybody."""
-
-    def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
-        """An engine has a connection; `message.held` is what it holds."""
-
-    def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
-        """An engine of an earlier controller lives, and `state` is what it does; it has no connection yet."""
-
-    def engine_suspect(self, engine: Engine, now: float) -> None:
-        """Its connection is gone."""
-
-    def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
-        """It is dead."""
-
-    def is_busy(self, engine: Engine) -> bool:
-        """It holds work."""
 
 
 class Hub:
@@ -89,9 +63,16 @@ class Hub:
         self.engines_by_id: dict[int, Engine] = {}
         # Agents by launch id, also those whose connection is lost; one goes when another takes over its engines or says goodbye.
         self.agents: dict[str, Agent] = {}
+        # True when `places` has changed since somebody cleared this.
+        self.has_other_places = False
         # Changes not yet announced.
         self._added: dict[int, Engine] = {}
         self._removed: list[EngineGone] = []
+
+    @property
+    def places(self) -> list[str]:
+        """Where there are agents, also those whose connection is lost: what a successor waits for."""
+        return sorted({recovery.place(agent.engine_set, agent.host) for agent in self.agents.values()})
 
     # --- attach ---
 
@@ -187,9 +168,11 @@ class Hub:
         connection.owner = agent
         agent.connection = connection
         connection.say(Attached(handshake.token_of(self._secret, "agent", message.uuid), -1, is_same), 32)
+        self.has_other_places = True
         self._adopt_engines(agent, {state.uuid for state in message.engines})
         for state in message.engines:
             self._expect_engine(agent, state, now)
+        self._work.agent_attached(recovery.place(agent.engine_set, agent.host))
         self.notify_agent(agent, "attached")
         log.info("attached: agent of %s on %s (pid %d)", agent.engine_set, agent.host, agent.pid)
 
@@ -300,6 +283,7 @@ class Hub:
         """An agent said goodbye: it has no engines any more."""
         if self.agents.get(agent.launch) is agent:
             del self.agents[agent.launch]
+            self.has_other_places = True
         if agent.connection is not None:
             agent.connection.endpoint.forget(agent.connection)
             agent.connection = None

@@ -18,6 +18,8 @@ from clusterd.controller.peers import Agent, Client, Engine, Loss
 from clusterd.system import fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clusterd.controller.connection import Connection
     from clusterd.controller.direct import Requests
     from clusterd.controller.dispatch import Performer
@@ -29,10 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Read in this order: a request, or news of an engine's death, is worth more than the next thousand tasks.
 ORDER = ("client-control", "engine-control", "engine-data", "client-data")
+# A result goes to its client before its engine hears that it may forget it: the kernel keeps what a dead controller has sent.
+SENDING_ORDER = ("client-control", "client-data", "engine-control", "engine-data")
 # A bare acknowledgement waits this long for something that carries it.
 ACK_DELAY = 0.1
 # House-keeping that needs no precision: clients that are gone, connections that said Hello only.
 SWEEP_SECONDS = 1.0
+# A thousand agents that come one by one are not written down one by one.
+REMEMBER_SECONDS = 1.0
 
 
 class Loop:
@@ -47,6 +53,7 @@ class Loop:
         requests: Requests,
         performer: Performer,
         wakeup: int,
+        remember: Callable[[], None] = lambda: None,
     ) -> None:
         # In the order in which they are read.
         self._endpoints: list[Endpoint] = []
@@ -56,6 +63,10 @@ class Loop:
         self._requests = requests
         self._performer = performer
         self._wakeup = wakeup
+        self._remember = remember
+        self._next_remembered = 0.0
+        # In the order in which they are sent to.
+        self._by_urgency: list[Endpoint] = []
         self._next_sweep = 0.0
         # Why the loop is to end; None while it runs.
         self.ends_because: str | None = None
@@ -63,6 +74,7 @@ class Loop:
     def run(self, endpoints: dict[str, Endpoint]) -> str:
         """Turn until somebody asks for the end; returns why."""
         self._endpoints = [endpoints[name] for name in ORDER]
+        self._by_urgency = [endpoints[name] for name in SENDING_ORDER]
         # ZeroMQ's poll costs three times the system's; it is needed only where there are ZeroMQ sockets.
         is_unix = all(isinstance(endpoint.pollable(), int) for endpoint in self._endpoints)
         poller: Any = select.poll() if is_unix else zmq.Poller()
@@ -94,6 +106,10 @@ class Loop:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep(now)
+        if self._hub.has_other_places and now >= self._next_remembered:
+            self._hub.has_other_places = False
+            self._next_remembered = now + REMEMBER_SECONDS
+            self._remember()
         self._tasks.settle(now)
         self._hub.announce()
         fault.point("controller.turn.before_flush")
@@ -104,9 +120,11 @@ class Loop:
                 endpoint.acknowledge(now - ACK_DELAY)
 
     def _flush(self) -> None:
-        for endpoint in self._endpoints:
-            if endpoint.dirty:
+        for endpoint in self._by_urgency:
+            if endpoint.needs_flush:
                 endpoint.flush()
+            if endpoint.name == "client-data":
+                fault.point("controller.flush.half_done")
 
     def _timeout(self) -> int:
         now = time.monotonic()
@@ -133,8 +151,6 @@ class Loop:
     def attach(self, connection: Connection, message: Any, now: float) -> None:
         """See `endpoint.Owner`."""
         self._hub.attach(connection, message, now)
-        if isinstance(connection.owner, Agent):
-            self._tasks.agent_attached(now)
 
     def receive(
         self, connection: Connection, messages: list[Any], payload: list[Any], digests: list[bytes] | None, now: float

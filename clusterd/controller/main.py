@@ -28,7 +28,8 @@ from clusterd.controller.endpoint import Endpoint
 from clusterd.controller.hub import Hub
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
-from clusterd.controller.tasks import RECOVERY_SECONDS, Tasks
+from clusterd.controller.recovery import RECOVERY_SECONDS, Recovery
+from clusterd.controller.tasks import Tasks
 from clusterd.core.model import launch
 from clusterd.core.model.page import epoch_of
 from clusterd.core.scheduler import Scheduler, Settings
@@ -171,6 +172,7 @@ class Controller:
             if self._spec.reuse and not loop.has_engines:
                 # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
                 self._secrets.next_engine_id = 0
+                self._secrets.places = []
                 credentials.save_secrets(self._security, self._secrets)
         finally:
             signal.set_wakeup_fd(-1)
@@ -187,8 +189,9 @@ class Controller:
         max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
         scheduler = Scheduler(Settings(max_records=max_records, max_record_bytes=spec.records.memory))
         performer = Performer(spec.client_credit.results)
-        recovers_until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
-        tasks = Tasks(scheduler, performer, self._limits, recovers_until)
+        until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
+        recovery = Recovery(self._secrets.places, until)
+        tasks = Tasks(scheduler, performer, self._limits, recovery)
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._next_id)
         operations = Operations(hub, tasks, epoch_of(self._incarnation))
         performer.hub, performer.tasks, performer.operations = hub, tasks, operations
@@ -205,7 +208,22 @@ class Controller:
             loop.ends_because = reason
 
         requests = Requests(hub, tasks, operations, performer, endpoints=endpoints, shut_down=shut_down, about=about)
-        loop = Loop(hub=hub, tasks=tasks, operations=operations, requests=requests, performer=performer, wakeup=wakeup)
+
+        def remember() -> None:
+            # One that is killed while it recovers leaves its successor as much to wait for.
+            self._secrets.places = sorted({*hub.places, *recovery.places(time.monotonic())})
+            if self._spec.reuse:
+                self._keep_secrets()
+
+        loop = Loop(
+            hub=hub,
+            tasks=tasks,
+            operations=operations,
+            requests=requests,
+            performer=performer,
+            wakeup=wakeup,
+            remember=remember,
+        )
         for name, server in bound.servers.items():
             key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(
@@ -218,6 +236,7 @@ class Controller:
                 has_digests=not (bound.is_unix or bound.has_curve),
                 owner=loop,
                 counters=bound.counters[name],
+                acks_when_flushed=name == "engine-data",
             )
         return loop, endpoints
 

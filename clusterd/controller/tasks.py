@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.peers import Client, Engine, Loss
+    from clusterd.controller.recovery import Recovery
     from clusterd.core.scheduler import Scheduler
     from clusterd.core.scheduler.actions import AnyAction
     from clusterd.core.wire.messages import AttachEngine, EngineState, Limits
 
 log = logging.getLogger(__name__)
-# After a restart, offers wait for the inventories of the agents: at most this long, and this long after the first agent.
-RECOVERY_SECONDS = 2.0
-RECOVERY_AFTER_AGENT = 0.3
 # Function digests are 16 bytes: a kind alone keys the run times of tasks without a function (cells, push, pull).
 _KEY_OF_KIND = [bytes([kind]) for kind in range(256)]
 
@@ -71,7 +69,7 @@ class Tasks:
         scheduler: decides.
         perform: performs a list of its actions (`dispatch.Performer`).
         limits: what clients may have unfinished.
-        recovers_until: monotonic time until which offers wait for inventories; 0 when this controller has no predecessor.
+        recovery: until it is over, what clients offer again waits.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Tasks:
         scheduler: Scheduler,
         perform: Callable[[list[AnyAction], float], None],
         limits: Limits,
-        recovers_until: float,
+        recovery: Recovery,
     ) -> None:
         self.scheduler = scheduler
         self.functions = FunctionStore()
@@ -94,9 +92,9 @@ class Tasks:
         self._limits = limits
         # Submits whose function is being asked for: digest -> [(client, message, frames, digests)].
         self._parked: dict[bytes, list[tuple[Client, Submit, Sequence[Any], Sequence[bytes]]]] = {}
-        # Offers that wait for the agents' inventories.
+        # Offers that wait for the end of the recovery.
         self._offers: list[tuple[Client, Submit, Sequence[Any], Sequence[bytes]]] = []
-        self._recovers_until = recovers_until
+        self._recovery = recovery
 
     # --- from clients ---
 
@@ -133,7 +131,8 @@ class Tasks:
         now: float,
         out: list[AnyAction],
     ) -> None:
-        if message.is_offered_again and now < self._recovers_until:
+        if (message.is_offered_again or (self._offers and message.options)) and not self._recovery.is_over(now):
+            # With options: it may depend on one that waits here.
             self._offers.append((client, message, frames, digests))
             return
         function = message.function
@@ -218,23 +217,24 @@ class Tasks:
     # --- from the hub: who comes and goes ---
 
     def client_attached(self, client: Client, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
         self._handle(events.ClientAttached(client.handle, self._limits.max_tasks, self._limits.max_task_bytes), now)
         self._handle(events.ClientReturned(client.handle), now)
 
     def client_disconnected(self, client: Client, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
         self._handle(events.ClientDetached(client.handle), now)
 
     def client_gone(self, client: Client, reason: str, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
         log.debug("%s: %s", client.name, reason)
         self._handle(events.ClientForgotten(client.handle), now)
         for waiting in (*self._parked.values(), self._offers):
             waiting[:] = [entry for entry in waiting if entry[0] is not client]
 
     def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
+        self._recovery.engine_settled(engine.id)
         if is_new:
             self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
         else:
@@ -243,43 +243,44 @@ class Tasks:
             self._handle(events.EngineInventory(engine.id, tuple(message.held)), now)
 
     def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
+        self._recovery.engine_listed(engine.id, state)
         self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
         self._handle(events.EngineSuspected(engine.id), now)
         if state.state == "running" and state.task:
             self._handle(events.EngineInventory(engine.id, ((state.task, state.attempt),)), now)
 
     def engine_suspect(self, engine: Engine, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
         self._handle(events.EngineSuspected(engine.id), now)
 
     def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
-        """See `hub.Work`."""
+        """See `work.Work`."""
+        self._recovery.engine_settled(engine.id)
         self._handle(events.EngineLost(engine.id, *end), now)
 
+    def agent_attached(self, place: str) -> None:
+        """See `work.Work`."""
+        self._recovery.agent_attached(place)
+
     def is_busy(self, engine: Engine) -> bool:
-        """See `hub.Work`."""
+        """See `work.Work`."""
         load = self.scheduler.engine_load(engine.id)
         return load is not None and load.running + load.prefetched + load.queued > 0
 
     # --- recovery and time ---
 
-    def agent_attached(self, now: float) -> None:
-        """An agent's inventory is in: offers need not wait much longer."""
-        if self._recovers_until:
-            self._recovers_until = min(self._recovers_until, now + RECOVERY_AFTER_AGENT)
-
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
         if self._offers:
-            return self._recovers_until if deadline is None else min(deadline, self._recovers_until)
+            return self._recovery.deadline if deadline is None else min(deadline, self._recovery.deadline)
         return deadline
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        if self._recovers_until and now >= self._recovers_until:
-            self._recovers_until = 0.0
+        if self._offers and self._recovery.is_over(now):
+            fault.point("controller.recovery.before_release")
             offers, self._offers = self._offers, []
             out: list[AnyAction] = []
             self._is_unsettled = True

@@ -35,6 +35,8 @@ SOFTWARE = f"clusterd {clusterd.__version__}, Python {sys.version.split()[0]}"
 HANDSHAKE_TIMEOUT = 5.0
 FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
+# A connect(2) to a Unix socket costs 20 us whether anybody listens or not, and a controller that was restarted waits for its peers.
+LAST_RETRY_UNIX = 0.25
 IDLE_ACK = 0.1
 RECEIVE_BURST = 64
 # Codes of a Refuse after which trying again cannot help.
@@ -90,6 +92,8 @@ class Link:
         self._handshake: PeerHandshake | None = None
         self._controller = b""
         self._retry = FIRST_RETRY
+        # Where the last dial went.
+        self._is_unix = False
         self._deadline: float | None = None
         self._ack_at: float | None = None
         # (messages, payload) that wait for a connection or for the window, oldest first.
@@ -220,6 +224,11 @@ class Link:
         else:
             self._pending.append((messages, payload))
 
+    @property
+    def has_unacked(self) -> bool:
+        """True while something is kept because it was not acknowledged."""
+        return bool(self._unacked)
+
     def forget_pending(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
         """Give back what waits to be sent, and forget it (the owner offers again in its own way)."""
         pending = list(self._pending)
@@ -269,8 +278,9 @@ class Link:
             self._retry_later()
             return
         address = endpoints.data if self._channel == "data" else endpoints.control
+        self._is_unix = address.startswith(UNIX)
         try:
-            if address.startswith(UNIX):
+            if self._is_unix:
                 self._transport = UnixTransport(address)
             else:
                 self._transport = ZmqTransport(self._context(), address, endpoints)
@@ -365,7 +375,7 @@ class Link:
         self.state = "waiting"
         # Jitter, so that the engines of a cluster do not all knock in the same millisecond.
         self._deadline = time.monotonic() + self._retry * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-        self._retry = min(self._retry * 2, LAST_RETRY)
+        self._retry = min(self._retry * 2, LAST_RETRY_UNIX if self._is_unix else LAST_RETRY)
 
     def _drop_transport(self, *, linger: bool) -> None:
         if self._transport is not None:

@@ -39,6 +39,12 @@ POINTS: dict[str, Point] = {
     "controller.result.received": Point(
         "controller", "results of an engine are read, their client does not know of them"
     ),
+    "controller.recovery.before_release": Point(
+        "controller", "a successor knows what the engines hold, nothing of what clients offered again is placed"
+    ),
+    "controller.flush.half_done": Point(
+        "controller", "what a turn decided is sent to clients, nothing of it (dispatches, acknowledgements) to engines"
+    ),
     "controller.turn.before_flush": Point("controller", "what a turn decided is queued, nothing of it is sent"),
     "controller.turn.after_flush": Point(
         "controller", "what a turn decided is sent, acknowledgements alone may be missing"

@@ -46,9 +46,9 @@ _RANGE_MAX: Final = 64
 
 # magic, version, slot, pid, uuid; written once, before the page is announced.
 _HEADER = Layout("=8sIIQ16s")
-# number, state, length of task id, length of label, attempt, wire id, since, order, epoch, done, failed, task id, label,
-# number again. The number stands at both ends: on machines that reorder stores a mixture of two records shows there.
-_RECORD = Layout("=QBBBxIqdQQQQ64s64sQ")
+# number, state, length of task id, length of label, has results, attempt, wire id, since, order, epoch, done, failed, task id,
+# label, number again. The number stands at both ends: on machines that reorder stores a mixture of two records shows there.
+_RECORD = Layout("=QBBB?IqdQQQQ64s64sQ")
 _TRIES: Final = 1000
 _WORD: Final = 8
 
@@ -81,6 +81,7 @@ class EngineRecord(NamedTuple):
         done: tasks it has run.
         failed: those of them that ended in an exception.
         label: the task's label, at most 64 bytes of UTF-8.
+        has_results: while a task runs: when it began, results of others were not acknowledged.
     """
 
     state: State
@@ -93,6 +94,7 @@ class EngineRecord(NamedTuple):
     done: int
     failed: int
     label: str
+    has_results: bool = False
 
 
 class PageWriter:
@@ -127,10 +129,12 @@ class PageWriter:
         self._wire_id = wire_id
         self._publish("idle", now)
 
-    def begin(self, order: int, task: bytes, attempt: int, now: float, label: str = "") -> bool:
+    def begin(
+        self, order: int, task: bytes, attempt: int, now: float, label: str = "", *, has_results: bool = False
+    ) -> bool:
         """Publish that a task begins; False when the agent has revoked it, then the task must not be run."""
         self._order = order
-        self._publish("running", now, task, attempt, label)
+        self._publish("running", now, task, attempt, label, has_results)
         self._fence()
         if self._words[_RANGE_COUNT // _WORD] and self._is_revoked(order):
             self._publish("idle", now)
@@ -152,7 +156,15 @@ class PageWriter:
         self._words.release()
         self._page.release()
 
-    def _publish(self, state: State, now: float, task: bytes = b"", attempt: int = 0, label: str = "") -> None:
+    def _publish(
+        self,
+        state: State,
+        now: float,
+        task: bytes = b"",
+        attempt: int = 0,
+        label: str = "",
+        has_results: bool = False,  # noqa: FBT001, FBT002 - private, and called for each task
+    ) -> None:
         text = _clipped(label) if label else b""
         number = self._number + 1
         _RECORD.pack_into(
@@ -162,6 +174,7 @@ class PageWriter:
             STATES.index(state),
             len(task),
             len(text),
+            has_results,
             attempt,
             self._wire_id,
             now,
@@ -256,7 +269,8 @@ def _free_place(words: memoryview, record: EngineRecord) -> int | None:
 
 
 def _record(fields: tuple[Any, ...]) -> EngineRecord:
-    _, state, task_length, label_length, attempt, wire_id, since, order, epoch, done, failed, task, label, _ = fields
+    _, state, task_length, label_length, has_results, attempt, *more = fields
+    wire_id, since, order, epoch, done, failed, task, label, _ = more
     return EngineRecord(
         STATES[state],
         task[:task_length],
@@ -268,6 +282,7 @@ def _record(fields: tuple[Any, ...]) -> EngineRecord:
         done,
         failed,
         label[:label_length].decode(errors="replace"),
+        has_results,
     )
 
 

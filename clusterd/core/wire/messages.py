@@ -124,7 +124,8 @@ class AttachEngine(Message, tag=11):
 class EngineState(Message):
     """One engine as its agent sees it: `state` is starting, idle, running or stopping; `since` is wall time.
 
-    `id` is its wire id, -1 before it has one; `order` the number of the last dispatch that it began.
+    `id` is its wire id, -1 before it has one; `order` the number of the last dispatch that it began. `has_results`: when it began what it
+    runs it held results that no controller had acknowledged.
     """
 
     uuid: bytes
@@ -136,6 +137,7 @@ class EngineState(Message):
     since: float = 0.0
     order: int = 0
     id: int = -1
+    has_results: bool = False
 
 
 class AttachAgent(Message, tag=12):

@@ -33,6 +33,7 @@ class FakeLink:
         self.events = []
         self.sent = []
         self.is_attached = self.is_clear = False
+        self.has_unacked = False
         self.welcome = None
         self.problem = "nobody is there"
         self.is_open = False

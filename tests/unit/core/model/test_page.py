@@ -46,12 +46,13 @@ def test_task_is_shown_while_it_runs_and_counted_afterwards(memory, writer):
     writer.attach(7, 12, 2.0)
     assert writer.begin(1, b"task", 2, 3.0, "fit")
     running = record(memory)
-    assert running == ("running", b"task", 2, 1, 7, 12, 3.0, 0, 0, "fit")
+    assert running == ("running", b"task", 2, 1, 7, 12, 3.0, 0, 0, "fit", False)
     writer.end(4.0)
-    assert writer.begin(2, b"t" * 64, 0, 5.0)
+    assert writer.begin(2, b"t" * 64, 0, 5.0, has_results=True)
     assert record(memory).task == b"t" * 64
+    assert record(memory).has_results
     writer.end(6.0, is_failed=True)
-    assert record(memory) == ("idle", b"", 0, 2, 7, 12, 6.0, 2, 1, "")
+    assert record(memory) == ("idle", b"", 0, 2, 7, 12, 6.0, 2, 1, "", False)
     writer.stop(7.0)
     assert record(memory).state == "stopping"
 
