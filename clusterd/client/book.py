@@ -119,9 +119,10 @@ class TaskBook:
             self._number = number = self._number + 1
             task = future._id = self._prefix + number.to_bytes(8, "big")
             future._submit = Submit(task, kind, digest, target, body, len(frames), options)
-            self.pending[task] = future
             self.queue.append(future)
             room.enter(cost)
+            # Last: a KeyboardInterrupt may come between any two lines, and what is queued but not pending is not sent.
+            self.pending[task] = future
         alarm = self._alarm
         if not is_attended and (alarm.is_needed or alarm.is_awaited):
             # A lone call is sent from here; what comes in numbers is batched by the I/O thread. A map wants the answers at once.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from clusterd.client.gate import Gate
 from clusterd.core.wire.messages import EngineInfo
 from clusterd.errors import NoEngines
 
@@ -24,7 +24,7 @@ class EngineBook:
     """The registered engines."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = Gate()
         # By wire id.
         self._engines: dict[int, EngineInfo] = {}
         # Their ids in order; replaced, never changed.
@@ -65,7 +65,7 @@ class EngineBook:
         self._set(engines)
 
     def _set(self, engines: dict[int, EngineInfo]) -> None:
-        with self._changed:
+        with self._changed.lock:
             self._engines = engines
             self._ids = tuple(sorted(engines))
             self.is_known = True
@@ -73,7 +73,7 @@ class EngineBook:
 
     def wake(self) -> None:
         """Have those who wait look again."""
-        with self._changed:
+        with self._changed.lock:
             self._changed.notify_all()
 
     # --- users' threads ---
@@ -88,7 +88,7 @@ class EngineBook:
             tell: called with the number there is, at each change.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
+        with self._changed.lock:
             while True:
                 check()
                 tell(len(self._ids))

@@ -14,6 +14,8 @@ import time
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clusterd.client.gate import Gate
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -54,7 +56,7 @@ class LightFuture(Future[Any]):
     _result: Any = None
     _exception: BaseException | None = None
     # Made by the first waiter or callback.
-    _gate: threading.Condition | None = None
+    _gate: Gate | None = None
     _watchers: list[Any] | None = None
     _callbacks: list[Callable[[Future[Any]], object]] | None = None
     # True once _result and _exception are what result() returns or raises.
@@ -70,13 +72,13 @@ class LightFuture(Future[Any]):
     # --- what concurrent.futures.wait, as_completed and asyncio.wrap_future reach for ---
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> Gate:  # type: ignore[override]
         gate = self._gate
         if gate is None:
             with self._owner.lock:
                 gate = self._gate
                 if gate is None:
-                    gate = self._gate = threading.Condition()
+                    gate = self._gate = Gate()
             # Whoever comes here is about to watch it, from wherever it may be.
             self._owner.look()
         return gate
@@ -145,7 +147,7 @@ class LightFuture(Future[Any]):
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn(future)` at the end, in the client's I/O thread; at once when it has ended already."""
-        with self._condition:
+        with self._condition.lock:
             if self._state == PENDING:
                 if self._callbacks is None:
                     self._callbacks = []
@@ -194,7 +196,7 @@ class LightFuture(Future[Any]):
         if self._state != PENDING:
             return
         gate = self._condition
-        with gate:
+        with gate.lock:
             while self._state == PENDING:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -215,7 +217,7 @@ class LightFuture(Future[Any]):
             if gate is None:
                 self._state = state
         if gate is not None:
-            with gate:
+            with gate.lock:
                 self._state = state
                 for watcher in self._watchers or ():
                     if state == CANCELLED:

@@ -88,8 +88,8 @@ class Helm:
         self._sleeps_until = 0.0
         # Identity of the thread inside `turn`; 0 for none.
         self._turning = 0
-        # True while a signal handler may raise.
-        self._is_safe = True
+        # True while our signal handler may raise: the main thread is at the helm and polls.
+        self._is_safe = False
         self._is_interrupted = False
 
     @property
@@ -121,7 +121,7 @@ class Helm:
                 self._stand_aside()
             else:
                 with self._lock:
-                    self._turn(1.0, self._is_wanted)
+                    self._turn(1.0, self._is_wanted, _ignore)
 
     def _is_wanted(self) -> bool:
         return self._is_driven
@@ -155,21 +155,21 @@ class Helm:
 
         A lone call goes out a thread switch earlier. Its answer is read by who waits for it, or by the I/O thread within LINGER.
         """
-        if self._is_driven or self._loop.is_over or not self._lock.acquire(blocking=False):
+        if self._is_driven or self._loop.is_over:
             return False
-        try:
-            if threading.current_thread() is not threading.main_thread():
-                return self._post()
-            return _is_interruptible_by_default() and self._guarded(False, self._post)
-        finally:
-            self._lock.release()
+        if threading.current_thread() is not threading.main_thread():
+            return self._post()
+        return _is_interruptible_by_default() and self._guarded(self._post)
 
     def _post(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
         self._turning = threading.get_ident()
         try:
             return self._loop.send()
         finally:
             self._turning = 0
+            self._lock.release()
 
     # --- waiters ---
 
@@ -179,24 +179,23 @@ class Helm:
         Raises:
             KeyboardInterrupt: in the main thread, at a safe moment.
         """
-        if self._loop.is_over or not self._seat.acquire(blocking=False):
+        if self._loop.is_over:
             return
-        try:
-            if threading.current_thread() is not threading.main_thread():
-                self._drive(future, deadline)
-            elif _is_interruptible_by_default():
-                self._guarded(True, self._drive, future, deadline)
-        finally:
-            self._seat.release()
+        if threading.current_thread() is not threading.main_thread():
+            self._drive(future, deadline, _ignore)
+        elif _is_interruptible_by_default():
+            self._guarded(self._drive, future, deadline, self._polls)
 
-    def _guarded(self, is_safe: bool, action: Callable[..., Any], *arguments: Any) -> Any:  # noqa: FBT001 - cheaper so
-        """Act in the main thread; a KeyboardInterrupt comes at once while `_is_safe`, else at the end."""
-        self._is_safe, self._is_interrupted = is_safe, False
+    def _guarded(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Act in the main thread; a KeyboardInterrupt comes at once while it polls, else at the end.
+
+        Every lock is taken inside: an interrupt between `acquire` and `try` would leave it locked for ever.
+        """
+        self._is_safe = self._is_interrupted = False
         _set_handler(_SIGINT, self._on_interrupt)
         try:
             done = action(*arguments)
         finally:
-            self._is_safe = False
             _set_handler(_SIGINT, signal.default_int_handler)
         if self._is_interrupted:
             raise KeyboardInterrupt
@@ -204,10 +203,14 @@ class Helm:
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_safe:
+            # Once: what cleans up behind the first must not meet a second.
+            self._is_safe = False
             raise KeyboardInterrupt
         self._is_interrupted = True
 
-    def _drive(self, future: LightFuture, deadline: float | None) -> None:
+    def _drive(self, future: LightFuture, deadline: float | None, on_poll: Callable[[bool], None]) -> None:
+        if not self._seat.acquire(blocking=False):
+            return
         self._is_driven = True
         try:
             if not self._lock.acquire(blocking=False):
@@ -215,26 +218,25 @@ class Helm:
                 self._alarm.ring()
                 self._lock.acquire()
             try:
-                self._is_safe = False
-                self._turn_until(future, deadline)
+                self._turn_until(future, deadline, on_poll)
             finally:
-                self._is_safe = True
                 self._lock.release()
         finally:
             self._leave()
+            self._seat.release()
 
-    def _turn_until(self, future: LightFuture, deadline: float | None) -> None:
+    def _turn_until(self, future: LightFuture, deadline: float | None, on_poll: Callable[[bool], None]) -> None:
         loop = self._loop
         while future._state == PENDING and not loop.is_over and not self._is_interrupted:  # noqa: SLF001 - done() rings
             longest = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if longest <= 0:
                 return
-            self._turn(longest, _never)
+            self._turn(longest, _never, on_poll)
 
-    def _turn(self, longest: float, is_wanted: Callable[[], bool]) -> None:
+    def _turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
         self._turning = threading.get_ident()
         try:
-            self._loop.turn(longest, is_wanted, self._polls)
+            self._loop.turn(longest, is_wanted, on_poll)
         finally:
             self._turning = 0
 
@@ -255,6 +257,10 @@ class Helm:
 
 def _never() -> bool:
     return False
+
+
+def _ignore(_is_polling: bool) -> None:  # noqa: FBT001 - as `Helm._polls`
+    """No handler raises in this thread."""
 
 
 def _is_interruptible_by_default() -> bool:

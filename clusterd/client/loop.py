@@ -174,8 +174,8 @@ class Loop:
             longest = 0.0
         # Most answers come sooner than it takes to work out what else is due when.
         shortly = min(longest, SHORTLY)
-        on_poll(True)
         try:
+            on_poll(True)
             readable: list[tuple[Any, int]] = self._poller.poll(int(shortly * 1000 + 0.999))
             if not readable and longest > shortly:
                 readable = self._poller.poll(int(min(longest, self._seconds_left()) * 1000 + 0.999))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.client.arguments import pack_columns
 from clusterd.client.future import CANCELLED, FINISHED, LightFuture
+from clusterd.client.gate import Gate
 from clusterd.client.items import Items
 from clusterd.client.pace import Pace
 from clusterd.client.progress import Progress
@@ -62,7 +63,7 @@ class MapFuture(LightFuture):
         self._is_ordered = ordered
         self._is_streaming = is_streaming
         self._max_outstanding = max_outstanding
-        self._news = threading.Condition()
+        self._news = Gate()
         # All below under `_news`. Chunks in the order in which they are given out: of their items, or of their ends. A stream
         # takes out what it has given.
         self._chunks: list[TaskFuture] | deque[TaskFuture] = deque() if is_streaming else []
@@ -119,7 +120,7 @@ class MapFuture(LightFuture):
             self._fed()
 
     def _fed(self) -> None:
-        with self._news:
+        with self._news.lock:
             self._is_fed = True
             self._function = None
             self._news.notify_all()
@@ -129,7 +130,7 @@ class MapFuture(LightFuture):
 
     def _has_room(self, *, is_waiting: bool) -> bool:
         limit = self._max_outstanding or self._pace.ahead(self._view._width())
-        with self._news:
+        with self._news.lock:
             while not self._is_stopped and (self._unread if self._is_streaming else self._outstanding) >= limit:
                 if not is_waiting:
                     return False
@@ -145,7 +146,7 @@ class MapFuture(LightFuture):
         count = len(columns[0])
         packed = pack_columns(columns, name=self._name)
         self._pace.sent(count, len(packed[0]) + sum(map(len, packed[1])))
-        with self._news:
+        with self._news.lock:
             # Counted first: it may end before `submit` returns.
             self._outstanding += 1
             self._unread += 1
@@ -160,10 +161,10 @@ class MapFuture(LightFuture):
                 span=range(first, first + count),
             )
         except BaseException:
-            with self._news:
+            with self._news.lock:
                 self._outstanding -= 1
             raise
-        with self._news:
+        with self._news.lock:
             if self._is_ordered:
                 self._chunks.append(chunk)
                 self._news.notify_all()
@@ -175,7 +176,7 @@ class MapFuture(LightFuture):
         """A chunk has ended; in the I/O thread."""
         failed = False
         answer = chunk._answer
-        with self._news:
+        with self._news.lock:
             self._outstanding -= 1
             if chunk._is_error or chunk._state == CANCELLED:
                 if not self._is_stopped or not _is_aborted(chunk):
@@ -198,7 +199,7 @@ class MapFuture(LightFuture):
 
     def _give_up(self, first: int) -> None:
         """Feed no more, and abort what has not begun of the chunks from item `first` on."""
-        with self._news:
+        with self._news.lock:
             self._is_stopped = True
             behind = [chunk for start, chunk in self._under_way.items() if start >= first]
             self._news.notify_all()
@@ -212,7 +213,7 @@ class MapFuture(LightFuture):
             self._is_finishing = True
         self._is_error = self._failed is not None or self._feed_error is not None
         self._end(CANCELLED if self._is_cancelled else FINISHED)
-        with self._news:
+        with self._news.lock:
             self._news.notify_all()
 
     _is_finishing = False
@@ -221,7 +222,7 @@ class MapFuture(LightFuture):
 
     def cancel(self) -> bool:
         """Take no more items, and give up what has not begun; True unless it had ended."""
-        with self._news:
+        with self._news.lock:
             if self._is_fed and self._outstanding == 0:
                 return self.cancelled()
             self._is_cancelled = True
@@ -230,7 +231,7 @@ class MapFuture(LightFuture):
 
     def abort(self) -> bool:
         """As `cancel`, but `result` raises TaskAborted."""
-        with self._news:
+        with self._news.lock:
             if self._is_fed and self._outstanding == 0:
                 return False
             self._feed_error = self._feed_error or TaskAborted("the map was aborted")
@@ -270,7 +271,7 @@ class MapFuture(LightFuture):
         """
         chunks, place = self._chunks, 0
         while True:
-            with self._news:
+            with self._news.lock:
                 while len(chunks) <= place and not (self._is_fed and (self._is_ordered or self._outstanding == 0)):
                     self._owner.check_may_wait()
                     self._news.wait(min(_LOOK_AGAIN, _left(deadline)))
@@ -280,7 +281,7 @@ class MapFuture(LightFuture):
             yield from self._values(chunk, deadline)
             place += 1
             if isinstance(chunks, deque):
-                with self._news:
+                with self._news.lock:
                     chunks.popleft()
                     place = 0
                     self._unread -= 1

@@ -8,9 +8,10 @@ but told so, because everything in that loop stands still meanwhile.
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 from typing import TYPE_CHECKING, Final
+
+from clusterd.client.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ class Room:
         # Counted on entering and on leaving by different threads, each under its own lock: the differences are what waits.
         self._entered = self._entered_bytes = 0
         self._left = self._left_bytes = 0
-        self._changed = threading.Condition()
+        self._changed = Gate()
         self._is_awaited = False
 
     @property
@@ -66,7 +67,7 @@ class Room:
 
     def wake(self) -> None:
         """Have those who wait look again."""
-        with self._changed:
+        with self._changed.lock:
             self._is_awaited = False
             self._changed.notify_all()
 
@@ -82,7 +83,7 @@ class Room:
                 RuntimeWarning,
                 stacklevel=4,
             )
-        with self._changed:
+        with self._changed.lock:
             while self.is_full and not is_over():
                 self._is_awaited = True
                 self._changed.wait(_LOOK_AGAIN)
