@@ -131,6 +131,10 @@ class TaskBook:
                 alarm.ring()
         return future
 
+    def renew_lock(self) -> None:
+        """In a forked child: a lock that no vanished thread holds."""
+        self._lock = threading.Lock()
+
     def _measure(self, frames: Sequence[Any]) -> int:
         total = 0
         for frame in frames:

@@ -148,12 +148,17 @@ class Connection:
 
     def release(self) -> None:
         """The client was dropped: end as soon as nothing is unfinished."""
+        if self.tasks.refusal is _forked:
+            return
         self.loop.is_orphan = True
         self.alarm.ring()
 
     def forked(self) -> None:
         """In a forked child, before anything else: sockets, thread and locks belong to the parent."""
         self.lock = threading.Lock()
+        # Whatever thread held them at the fork does not exist here.
+        for part in (self.tasks, self.tasks.functions, self.requests, self.alarm):
+            part.renew_lock()
         self.tasks.refusal = self.requests.refusal = _forked
         self.loop.is_over = True
 

@@ -94,6 +94,10 @@ class FunctionBook:
         """A function that somebody still refers to."""
         return self._by_digest.get(digest)
 
+    def renew_lock(self) -> None:
+        """In a forked child: a lock that no vanished thread holds."""
+        self._lock = threading.Lock()
+
     @staticmethod
     def _packed(function: Callable[..., Any]) -> PackedFunction:
         sources = {} if reference(function) is not None else sources_of(function)

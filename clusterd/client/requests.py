@@ -54,6 +54,10 @@ class Requests:
         self._alarm.ring()
         return answer
 
+    def renew_lock(self) -> None:
+        """In a forked child: a lock that no vanished thread holds."""
+        self._lock = threading.Lock()
+
     # --- the I/O thread ---
 
     @property

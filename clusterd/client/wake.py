@@ -72,6 +72,10 @@ class Alarm:
         """Sleep until it rings, or `seconds` have passed."""
         self._bell.wait(seconds)
 
+    def renew_lock(self) -> None:
+        """In a forked child: a lock that no vanished thread holds."""
+        self._lock = threading.Lock()
+
     def clear(self) -> None:
         """Take what was rung."""
         with contextlib.suppress(BlockingIOError):

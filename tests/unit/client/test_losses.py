@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -269,3 +270,40 @@ def test_it_is_not_blamed_for_the_time_that_this_process_slept(connect, controll
         time.sleep(1.0)
     assert client.load_balanced_view().apply_sync(abs, -3) == 3
     assert client._connection.loop._is_lost is False
+
+
+def test_a_fork_in_the_middle_of_everything(connect):
+    """The child must not meet a lock that a thread of the parent held; it may have a client of its own."""
+    client = connect()
+    view = client.load_balanced_view()
+    is_over = threading.Event()
+
+    def work():
+        while not is_over.is_set():
+            view.map_sync(abs, range(50), chunksize=1)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                status = 1
+                try:
+                    view.apply_async(abs, 1)
+                except ClusterdError:
+                    client.close()
+                    del client, view
+                    gc.collect()
+                    status = 0
+                finally:
+                    os._exit(status)
+            _, status = os.waitpid(pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(20)
+    assert view.apply_sync(abs, -1) == 1
