@@ -150,7 +150,7 @@ class Executor:
         (args, kwargs), more = links.load(body, frames)
         if more:
             self.namespace.keep(more)
-        if tied or self.namespace.has_kept:
+        if tied or self.namespace.kept:
             with self.namespace.linked(tied):
                 return call(*args, **kwargs)
         return call(*args, **kwargs)

@@ -109,6 +109,7 @@ class Loop:
 
     def run(self) -> int:
         """Work until told to stop; the exit status."""
+        fault.point("engine.start.before_attach")
         self._link.open()
         try:
             while not self._is_stopping:
@@ -198,7 +199,9 @@ class Loop:
 
     def _add_outcome(self, dispatch: m.Dispatch, outcome: Outcome) -> None:
         limits = self._link.welcome.limits if self._link.welcome is not None else m.Limits()
-        size = max((len(outcome.body), *(frame.nbytes for frame in outcome.frames)))
+        size = len(outcome.body)
+        if outcome.frames:
+            size = max(size, *(frame.nbytes for frame in outcome.frames))
         if size > limits.max_message:
             refusal = TaskNotSendable(
                 f"the result has a part of {size} bytes, the controller takes {limits.max_message}",
@@ -235,7 +238,9 @@ class Loop:
     def _flush(self) -> None:
         """Send all that is finished, as far as the link takes it."""
         if self._finished:
-            size = self._finished_bytes + sum(len(frame) for frame in self._finished_frames)
+            size = self._finished_bytes
+            if self._finished_frames:
+                size += sum(map(len, self._finished_frames))
             self._outbox.append((self._finished, self._finished_frames, size))
             self._outbox_bytes += size
             self._finished, self._finished_frames, self._finished_bytes = [], [], 0
@@ -260,7 +265,7 @@ class Loop:
         link = self._link
         deadline = link.next_deadline()
         patience = self._orphan_timeout if self._join_timeout is None else self._join_timeout
-        if not link.is_attached and patience is not None:
+        if patience is not None and not link.is_attached:
             end = self._alone_since + patience
             if time.monotonic() >= end:
                 self._is_stopping = True
@@ -275,7 +280,9 @@ class Loop:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         # Nobody reads the pipe: a byte in it means the end.
         self._waiter.wait([*link.pollables(), (self._wake_read, select.POLLIN)], timeout)
-        self._handle(link.receive() + link.tick())
+        self._handle(link.receive())
+        if deadline is not None and time.monotonic() >= deadline:
+            self._handle(link.tick())
 
     def _handle(self, events: Sequence[Any]) -> None:
         for event in events:
@@ -309,22 +316,27 @@ class Loop:
             self._link.send([m.NeedFunction(digest) for digest in self._parked])
 
     def _take(self, received: Received) -> None:
-        try:
-            check_payload(received.digests, received.payload)
-        except AuthenticationError as error:
-            self._handle(self._link.redial(error.message))
-            return
-        frames = payload.writable(received.payload)
+        frames: Sequence[Any] = ()
+        if received.payload:
+            try:
+                check_payload(received.digests, received.payload)
+            except AuthenticationError as error:
+                self._handle(self._link.redial(error.message))
+                return
+            frames = payload.writable(received.payload)
         position = 0
         for message in received.messages:
             if isinstance(message, m.Goodbye):
                 continue  # the connection's end follows, and we dial again
-            own = frames[position : position + message.frames]
-            position += message.frames
-            body, rest = find_body(message.body, own)
+            body: Any = message.body
+            own: Sequence[Any] = ()
+            if message.frames:
+                own = frames[position : position + message.frames]
+                position += message.frames
+                body, own = find_body(body, own)
             if isinstance(message, m.Dispatch):
-                self._queue.append((message, body, rest))
+                self._queue.append((message, body, own))
             elif isinstance(message, m.Function):
-                self._functions.add(message.digest, message.name, body, rest)
+                self._functions.add(message.digest, message.name, body, own)
                 for parked in reversed(self._parked.pop(message.digest, [])):
                     self._queue.appendleft(parked)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd.engine.sources import register_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from clusterd.engine.links import Link
     from clusterd.engine.shell import EngineShell
@@ -70,17 +70,15 @@ class Namespace:
         # Links of functions that came as arguments or by push, as long as one of these functions lives (the link keeps the
         # dict of globals, the functions keep the link).
         self._kept: weakref.WeakSet[Link] = weakref.WeakSet()
+        # Not empty while there are functions in the namespace, or were not long ago, that share names with it: the references of
+        # `_kept`, because asking that itself costs three calls, in each task.
+        self.kept: Collection[Any] = self._kept.data  # type: ignore[attr-defined] # typeshed leaves it out
 
     @property
     def names(self) -> dict[str, Any]:
         """The dict itself."""
         names: dict[str, Any] = self.shell.user_ns
         return names
-
-    @property
-    def has_kept(self) -> bool:
-        """True when there are functions in the namespace, or were not long ago, that share names with it."""
-        return bool(self._kept)
 
     def push(self, values: dict[str, Any]) -> None:
         """Set names."""

@@ -121,7 +121,7 @@ def test_functions_that_need_nothing_get_no_link(engine, client):
     held = client("import math\ndef f(x): return math.sqrt(x) + len(str(x)) + k", k=1).f
     engine.apply(held, 4)
     assert all(not function.links for function in engine.functions._held.values())
-    assert not engine.namespace.has_kept
+    assert not engine.namespace.kept
 
 
 def test_a_function_in_the_cache_keeps_none_of_the_engines_values_alive(engine, client):
@@ -136,7 +136,7 @@ def test_functions_that_are_gone_leave_no_link_behind(engine, client):
     engine.push(x=1)
     engine.apply(lambda g: g(), client("def f(): return x").f)
     gc.collect()
-    assert not engine.namespace.has_kept
+    assert not engine.namespace.kept
 
 
 def _names_by_dis(code):
