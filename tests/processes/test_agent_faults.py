@@ -64,6 +64,7 @@ def test_without_retries_it_ends_in_an_error_or_its_result_and_never_in_silence(
     bench.has(2)
     result = bench.result(bench.submit("'done'"))
     assert result == "'done'" if isinstance(result, str) else "SIGKILL" in result.message
+    bench.until(lambda: bench.gone)
     everything_is_as_wanted(bench)
 
 
