@@ -8,8 +8,11 @@ bytes from each peer, so that 200 MB from one do not delay a word from another.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import select
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
@@ -28,8 +31,20 @@ if TYPE_CHECKING:
 RECEIVE_BURST = 64
 # recv calls per peer and turn: of a large payload each brings some 200 KiB, so a turn takes about 1 MiB of it.
 TURN_READS = 4
+# Connections that have not said a correct Hello: how many there may be, for how long, and what each may send. No memory is given to
+# who has proved nothing.
+MAX_STRANGERS = 1024
+STRANGER_SECONDS = 10.0
+STRANGER_LIMITS = stream.PartLimits(32, 64 * 1024, 0, 2)
+# What was last said to a peer that is dropped may go out for so long.
+LINGER_SECONDS = 5.0
+# accept(2) fails with these until something else is given back: the connection stays in the backlog, and the listener readable.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Of one that is dead: more than any socket buffer of the kernel brings, in pieces of the smallest packet.
 DRAIN_READS = 100_000
+
+
+log = logging.getLogger(__name__)
 
 
 class PeerGone(Exception):
@@ -51,8 +66,17 @@ class Server(Protocol):
     def send(self, peer: bytes, parts: Sequence[Any]) -> None:
         """Send to a peer. Raises PeerGone; not where `receive` will tell of its end, after what it has said."""
 
+    def welcome(self, peer: bytes) -> None:
+        """Give a peer its full limits, and all the time it wants: it has said a correct Hello."""
+
+    def is_congested(self, peer: bytes) -> bool:
+        """True while what was sent to a peer waits here, because it does not read."""
+
     def drop(self, peer: bytes) -> None:
-        """Close the connection of a peer (once what was sent is out)."""
+        """Close the connection of a peer (once what was sent is out); nothing more is received from it."""
+
+    def expire(self, now: float) -> None:
+        """Close who said nothing of use for too long, or does not take our last words; called about once a second."""
 
     def close(self) -> None:
         """Stop listening, close all."""
@@ -64,7 +88,7 @@ class UnixServer:
     Args:
         path: of the socket; its directory is private.
         limits: sizes that peers are held to.
-        counters: `oversized` and `malformed` count what was refused before it was a message.
+        counters: `oversized` and `malformed` count what was refused before it was a message, `late` who never said Hello.
     """
 
     def __init__(self, path: Path, limits: Limits, counters: Counter[str]) -> None:
@@ -80,8 +104,12 @@ class UnixServer:
         self._next_peer = 0
         # Descriptors that epoll watches for writing.
         self._writing: set[int] = set()
-        # Peers to close as soon as their outbox is empty.
-        self._leaving: set[bytes] = set()
+        # All and only open connections without a correct Hello, oldest first, with the monotonic time at which they came.
+        self._strangers: dict[bytes, float] = {}
+        # Peers to close as soon as their outbox is empty, with the monotonic time at which they are closed anyway.
+        self._leaving: dict[bytes, float] = {}
+        # True while the listener is not polled: there are no descriptors left; and whether that was logged since it last had one.
+        self._is_full = self._is_told = False
         # Peers that take nothing any more, and may have said something before they died: reading tells when they are gone.
         self._mute: set[bytes] = set()
 
@@ -100,8 +128,11 @@ class UnixServer:
                 continue
             if happened & select.EPOLLOUT:
                 self._flush(descriptor, *known)
-            if happened & ~select.EPOLLOUT:
-                yield from self._read(*known)
+            if happened & ~select.EPOLLOUT and not known[1].is_closed:
+                if known[0] in self._leaving:
+                    self._forget(known[0])  # it has closed, too
+                else:
+                    yield from self._read(*known)
 
     def drain(self, peer: bytes) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         """See `Server`."""
@@ -117,12 +148,14 @@ class UnixServer:
                 may_be_more = source.read_once()
                 while (parts := source.next_message()) is not None:
                     yield peer, parts, ""
-                if not may_be_more or source.is_closed:
+                if not may_be_more or source.is_closed or peer in self._leaving:
                     break
         except stream.Closed as error:
             self._forget(peer)
             yield peer, None, str(error)
         except stream.Malformed as error:
+            while (parts := source.next_message()) is not None:
+                yield peer, parts, ""
             self._counters["oversized" if error.is_oversized else "malformed"] += 1
             self._forget(peer)
             yield peer, None, str(error)
@@ -133,19 +166,70 @@ class UnixServer:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError:
-                # Out of descriptors, or the peer has left: the next turn tries again, everybody else goes on.
-                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # the peer has left before it was its turn
             self._admit(connection)
 
     def _admit(self, connection: socket.socket) -> None:
+        self._is_told = False
         connection.setblocking(False)
+        opened = stream.Stream(connection, STRANGER_LIMITS)
+        try:
+            self._epoll.register(opened.fileno(), select.EPOLLIN)
+        except OSError as error:
+            opened.close()
+            log.error("cannot watch another connection to %s: %s", self._path.name, error.strerror)  # noqa: TRY400 - expected
+            return
         self._next_peer += 1
         peer = self._next_peer.to_bytes(8, "big")
-        opened = stream.Stream(connection, self._limits)
         self._streams[opened.fileno()] = (peer, opened)
         self._peers[peer] = opened
-        self._epoll.register(opened.fileno(), select.EPOLLIN)
+        self._strangers[peer] = time.monotonic()
+        if len(self._strangers) > MAX_STRANGERS:
+            self._counters["late"] += 1
+            self._forget(next(iter(self._strangers)))
+
+    def _pause(self, error: OSError) -> None:
+        # The listener stays readable: to poll it would spin.
+        if not self._is_told:
+            log.error(
+                "no more connections to %s while %d are open: %s; raise the limit of open files (LimitNOFILE)",
+                self._path.name,
+                len(self._peers),
+                error.strerror,
+            )
+        self._is_full = self._is_told = True
+        self._epoll.modify(self._listener.fileno(), 0)
+
+    def _resume(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    def welcome(self, peer: bytes) -> None:
+        """See `Server`."""
+        if self._strangers.pop(peer, None) is not None:
+            self._peers[peer].set_limits(self._limits)
+
+    def is_congested(self, peer: bytes) -> bool:
+        """See `Server`."""
+        target = self._peers.get(peer)
+        return target is not None and target.wants_write
+
+    def expire(self, now: float) -> None:
+        """See `Server`."""
+        while self._strangers:
+            peer, since = next(iter(self._strangers.items()))
+            if now - since < STRANGER_SECONDS:
+                break
+            self._counters["late"] += 1
+            self._forget(peer)
+        for peer in [peer for peer, until in self._leaving.items() if until <= now]:
+            self._forget(peer)
+        self._resume()
 
     def send(self, peer: bytes, parts: Sequence[Any]) -> None:
         """See `Server`."""
@@ -168,7 +252,10 @@ class UnixServer:
         target = self._peers.get(peer)
         if target is not None:
             if target.wants_write and peer not in self._mute:
-                self._leaving.add(peer)
+                target.discard()
+                self._strangers.pop(peer, None)
+                self._leaving[peer] = time.monotonic() + LINGER_SECONDS
+                self._epoll.modify(target.fileno(), select.EPOLLOUT)
             else:
                 self._forget(peer)
 
@@ -200,10 +287,12 @@ class UnixServer:
         descriptor = closing.fileno()
         self._streams.pop(descriptor, None)
         self._writing.discard(descriptor)
-        self._leaving.discard(peer)
+        self._strangers.pop(peer, None)
+        self._leaving.pop(peer, None)
         self._mute.discard(peer)
         self._epoll.unregister(descriptor)
         closing.close()
+        self._resume()
 
     def close(self) -> None:
         """See `Server`."""
@@ -254,8 +343,18 @@ class ZmqServer:
                 raise
             raise PeerGone("it closed the connection") from None
 
+    def welcome(self, peer: bytes) -> None:
+        """See `Server`: ZeroMQ has one limit for all."""
+
+    def is_congested(self, peer: bytes) -> bool:  # noqa: ARG002 - as the protocol has it
+        """See `Server`: ZeroMQ does not tell."""
+        return False
+
     def drop(self, peer: bytes) -> None:
         """See `Server`: ZeroMQ cannot close one peer; what it still says is answered by a Reset."""
+
+    def expire(self, now: float) -> None:
+        """See `Server`: ZeroMQ gives up connections without a ZMTP handshake after 30 s."""
 
     def close(self) -> None:
         """See `Server`."""

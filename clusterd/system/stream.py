@@ -162,6 +162,10 @@ class Stream:
         self._socket.close()
         self._outbox.clear()
         self.outbox_bytes = 0
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what has arrived and was not returned; nothing more is to be received."""
         self._arrived.clear()
         self._parts, self._lengths, self._rest = [], None, b""
         self._is_drained = False
