@@ -75,6 +75,7 @@ class Agent:
         self._adopt(now)
         self._perform(self._slots.set_desired(self._spec.generation, self._spec.slots, now))
         self._perform(self._slots.end_unwanted(now))
+        fault.point("agent.start.before_attach")
         self._control.link.open()
         while not self._is_over():
             self._turn()
@@ -184,6 +185,8 @@ class Agent:
                 case _ as unreachable:
                     assert_never(unreachable)
         self._births.order(*orders)
+        if orders:
+            fault.point("agent.fork.after_order")
         if actions:
             self._control.changed()
 
@@ -344,6 +347,7 @@ class Agent:
         record = self._nursery.revoke(message.uuid, epoch, message.first, message.last)
         # Without a record nothing was revoked: whatever it is, it may run.
         running = ALL_ORDERS
+        fault.point("agent.recall.before_answer")
         if record is not None:
             running = record.order if record.epoch == epoch else 0
         self._control.send(m.Recalled(message.uuid, message.first, message.last, running))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd.agent.zygote_process import ZygoteProcess
 from clusterd.core.model import launch
 from clusterd.errors import ClusterdError, LaunchError
-from clusterd.system import files, log_lines, process
+from clusterd.system import fault, files, log_lines, process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     except ClusterdError as error:
         sys.stderr.write(f"clusterd agent: {error}\n")
         return 1
+    fault.point("agent.start.after_claim")
     zygote = None
     if not options.watch:
         try:

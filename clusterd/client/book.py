@@ -20,6 +20,7 @@ from clusterd.core.wire.frames import BATCH_HEADER_BYTES
 from clusterd.core.wire.messages import Deliver, Failed, Limits, NeedFunction, Submit
 from clusterd.core.wire.session import check_payload
 from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded
+from clusterd.system import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -177,6 +178,7 @@ class TaskBook:
                 batch, messages, payload = self._next_batch()
             if not messages:
                 return
+            fault.point("client.submit.before_send")
             try:
                 link.send(messages, payload)
             except LimitExceeded as error:
@@ -185,6 +187,7 @@ class TaskBook:
                     self._release(future._id)
                     if self.pending.pop(future._id, None) is not None:
                         future._fail(error)
+            fault.point("client.submit.after_send")
 
     def _next_batch(self) -> tuple[list[TaskFuture], list[Any], list[Any]]:
         queue, in_flight, limits, told = self.queue, self.in_flight, self.limits, self._told
@@ -233,6 +236,7 @@ class TaskBook:
 
     def receive(self, received: Received, link: Link) -> None:
         """Deal with what came on the data link."""
+        fault.point("client.result.received")
         payload, at, digests = received.payload, 0, received.digests
         self._is_throttled = False
         for message in received.messages:

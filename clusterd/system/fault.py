@@ -32,7 +32,16 @@ class Point(NamedTuple):
 
 
 POINTS: dict[str, Point] = {
+    "agent.start.after_claim": Point("agent", "its launch is claimed, no zygote runs"),
+    "agent.start.before_attach": Point("agent", "engines of an earlier agent are found, the controller was not told"),
+    "agent.fork.after_order": Point("agent", "engines are ordered from the zygote, none of them is reported"),
+    "agent.recall.before_answer": Point(
+        "agent", "dispatches are revoked on an engine's page, the controller was not told"
+    ),
     "agent.engine_exited.before_report": Point("agent", "an engine is dead, nobody was told, its files are there"),
+    "client.submit.before_send": Point("client", "tasks are taken from the queue, nothing of them is sent"),
+    "client.submit.after_send": Point("client", "tasks are sent, the controller may or may not have read them"),
+    "client.result.received": Point("client", "results are read, no future knows of them and nothing is acknowledged"),
     "controller.bound": Point("controller", "the sockets are bound, the connection files not written"),
     "controller.announced": Point("controller", "the connection files are written, nothing is read yet"),
     "controller.submit.received": Point("controller", "tasks of a client are read, nobody else knows of them"),
@@ -52,6 +61,7 @@ POINTS: dict[str, Point] = {
     "daemon.handle.after_actions": Point("daemon", "what an event means is durable and done, nobody was told"),
     "daemon.start.after_spawn": Point("daemon", "a process runs, its identity is not in the journal"),
     "daemon.start.before_spawn": Point("daemon", "a launch is intended and its spec written, no process exists"),
+    "engine.start.before_attach": Point("engine", "its identity file and page are there, no controller knows of it"),
     "engine.task.before_run": Point("engine", "the task is announced on the status page, nothing of it has run"),
     "engine.task.after_run": Point("engine", "the task has run, its result exists in this process alone"),
     "engine.result.before_send": Point("engine", "results are ready, nothing of them is sent"),
@@ -67,6 +77,8 @@ POINTS: dict[str, Point] = {
     "journal.segment.before_switch": Point("daemon", "two complete segments exist, the old one is still in use"),
     "journal.segment.before_removal": Point("daemon", "the new segment is in use, an old one still exists"),
     "journal.repair.before_truncate": Point("daemon", "a torn tail is copied and not yet cut off"),
+    "zygote.warm.before_report": Point("zygote", "everything is imported, the agent was not told"),
+    "zygote.reap.before_report": Point("zygote", "a dead engine is reaped, the agent was not told how it ended"),
     "zygote.fork.before_report": Point("zygote", "the engine runs, the agent was not told its pid"),
 }
 """Every fault point of the product; add yours here."""

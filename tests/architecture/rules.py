@@ -69,7 +69,8 @@ RULES: dict[str, Rule] = {
     "clusterd.link": rule(own=f"{CORE} clusterd.system.stream", third="msgspec zmq", never="asyncio"),
     # Daemon, command and client must find the same directories from the same environment.
     "clusterd.client": rule(
-        own=f"{CORE} clusterd.link clusterd.control.client clusterd.system.paths", third="msgspec zmq cloudpickle"
+        own=f"{CORE} clusterd.link clusterd.control.client clusterd.system.paths clusterd.system.fault",
+        third="msgspec zmq cloudpickle",
     ),
     "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
     "clusterctl.commands.profile": rule(

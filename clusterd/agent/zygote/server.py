@@ -120,6 +120,7 @@ class Zygote:
         gc.collect()
         gc.disable()
         gc.freeze()
+        fault.point("zygote.warm.before_report")
         self._tell(messages.Warmed(time.monotonic() - began, preloaded, late, warnings))
 
     def _fork(self, orders: Sequence[messages.Fork]) -> None:
@@ -163,6 +164,7 @@ class Zygote:
             os.close(descriptor)
             del self._pids[descriptor]
         uuid = self._engines.pop(pid)
+        fault.point("zygote.reap.before_report")
         self._tell(
             messages.Exited(
                 uuid,
