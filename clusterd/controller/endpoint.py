@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
     from clusterd.core.wire.session import Session
+    from clusterd.system.process import ProcessIdentity
 
 # Connections that have said Hello and nothing more: a bound for who replays Hellos.
 MAX_UNATTACHED = 1024
@@ -192,6 +193,7 @@ class Endpoint:
             hello = handshake.read_hello(self._key, self.name, mac, header)
         except VersionMismatch as error:
             self._send(routing_id, handshake.refuse(self._key, error.hello.nonce, error))  # type: ignore[attr-defined]
+            self._server.drop(routing_id)
             raise
         except AuthenticationError:
             if _looks_like_session(header):
@@ -199,6 +201,7 @@ class Endpoint:
                 # believed only by who sent exactly these.
                 self.counters["unknown_session"] += 1
                 self._send(routing_id, handshake.reset(self._key, mac))
+                self._server.drop(routing_id)
                 return
             raise
         if payload:
@@ -216,9 +219,14 @@ class Endpoint:
         connection = Connection(self, routing_id, session, hello, now)
         self.connections[routing_id] = connection
         self._unattached[routing_id] = connection
+        self._server.welcome(routing_id)
         if len(self._unattached) > MAX_UNATTACHED:
             self.forget(next(iter(self._unattached.values())))
         self._send(routing_id, greeting)
+
+    def process_of(self, connection: Connection) -> ProcessIdentity | None:
+        """Who is at the other end, where that is on this host and can be known."""
+        return self._server.process_of(connection.routing_id)
 
     # --- sending ---
 
@@ -275,7 +283,8 @@ class Endpoint:
         self._owed.pop(connection.routing_id, None)
 
     def expire(self, now: float) -> None:
-        """Forget who said Hello and then nothing."""
+        """Forget who said Hello and then nothing, and have the server close who did not even say that."""
+        self._server.expire(now)
         for connection in list(self._unattached.values()):
             if now - connection.since < UNATTACHED_SECONDS:
                 return
