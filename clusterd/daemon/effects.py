@@ -119,9 +119,11 @@ class Effects:
             pid=identity.pid,
         )
         started = events.Started(action.launch, identity)
-        if self._processes.watch(action.launch, identity, self._places.log_file(action.unit)):
+        log = self._places.log_file(action.unit)
+        if self._processes.watch(action.launch, identity, log):
             return [started]
-        return [started, events.LaunchExited(action.launch, "ended at once")]
+        # A shell ends at once where a setup line fails: the reason is in its log.
+        return [started, events.LaunchExited(action.launch, self._processes.why_gone(identity, log))]
 
     def _spawn(self, action: actions.Start) -> specs_format.ProcessIdentity:
         profile, places = self._profile(), self._places

@@ -81,15 +81,13 @@ class Processes:
         watched = self._watched.get(launch)
         if watched is None:
             return None
-        pid = watched.handle.identity.pid
         status: int | None = None
         try:
-            # WEXITED without WNOWAIT reaps. ECHILD: it was started by an earlier daemon, init reaps it.
-            result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-            if result is None:
+            status = _reap(watched.handle.identity.pid)
+            if status is None:
                 return None
-            status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         except ChildProcessError:
+            # It was started by an earlier daemon, init reaps it.
             if watched.handle.is_alive():
                 return None
         del self._watched[launch]
@@ -97,9 +95,31 @@ class Processes:
         watched.handle.close()
         return Ended(launch, why_it_ended(status, watched.log), status)
 
+    @staticmethod
+    def why_gone(identity: ProcessIdentity, log: Path) -> str:
+        """Return how a process ended that was gone before it could be watched, and reap it."""
+        try:
+            status = _reap(identity.pid)
+        except ChildProcessError:
+            status = None
+        return why_it_ended(status, log)
+
     def close(self) -> None:
         """Forget all; what runs goes on."""
         for launch, watched in self._watched.items():
             self.on_removed(launch, watched.handle.fileno())
             watched.handle.close()
         self._watched.clear()
+
+
+def _reap(pid: int) -> int | None:
+    """Return the exit status of a child (negative: the signal that killed it), None while it runs.
+
+    Raises:
+        ChildProcessError: it is no child of ours.
+    """
+    # WEXITED without WNOWAIT reaps.
+    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
