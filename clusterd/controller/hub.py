@@ -26,6 +26,7 @@ from clusterd.core.wire.messages import (
     EngineState,
 )
 from clusterd.errors import WireError
+from clusterd.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,6 +105,7 @@ class Hub:
         client.label, client.user, client.host, client.pid = message.label, message.user, message.host, message.pid
         client.is_operator = connection.role == "operator"
         client.last_heard = now
+        client.process = connection.endpoint.process_of(connection)
         connection.owner = client
         attached = Attached(handshake.token_of(self._secret, "client", message.uuid), client.handle, is_known)
         if connection.endpoint.name == "client-data":
@@ -312,6 +314,8 @@ class Hub:
         for client in list(self.clients.values()):
             if now - client.last_heard > CLIENT_GRACE:
                 self.client_left(client, f"nothing was heard of it for {CLIENT_GRACE:.0f} s", now)
+            elif client.data is None and client.control is None and _is_gone(client):
+                self.client_left(client, "its process is gone", now)
         for engine in list(self.engines.values()):
             # An engine with an agent is dead when the agent says so, never before; without one nobody ever will.
             since = engine.suspect_since
@@ -381,6 +385,10 @@ class Hub:
             for client in self.clients.values()
             if client.is_operator and client.is_subscribed and client.control is not None
         ]
+
+
+def _is_gone(client: Client) -> bool:
+    return client.process is not None and process.probe(client.process) == "gone"
 
 
 def _replace(connection: Connection | None) -> None:

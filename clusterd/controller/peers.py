@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from clusterd.controller.connection import Connection
     from clusterd.core.wire.messages import SlotReport
+    from clusterd.system.process import ProcessIdentity
 
 
 class Loss(NamedTuple):
@@ -40,6 +41,7 @@ class Client:
         "label",
         "last_heard",
         "pid",
+        "process",
         "since",
         "undelivered",
         "undelivered_bytes",
@@ -62,6 +64,8 @@ class Client:
         self.user = ""
         self.host = ""
         self.pid = 0
+        # Who holds its connections, by the kernel's word; None where that is another host.
+        self.process: ProcessIdentity | None = None
         # Monotonic times of the first Attach and of the last byte.
         self.since = now
         self.last_heard = now

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
-from clusterd.system import stream
+from clusterd.system import process, stream
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clusterd.core.wire.messages import Limits
+    from clusterd.system.process import ProcessIdentity
 
 # Messages taken from one endpoint before the loop looks at the others: 64 headers of 256 KiB are some 10 ms of work.
 RECEIVE_BURST = 64
@@ -66,6 +67,9 @@ class Server(Protocol):
     def send(self, peer: bytes, parts: Sequence[Any]) -> None:
         """Send to a peer. Raises PeerGone; not where `receive` will tell of its end, after what it has said."""
 
+    def process_of(self, peer: bytes) -> ProcessIdentity | None:
+        """The process at the other end, by the kernel's word; None where it does not know."""
+
     def welcome(self, peer: bytes) -> None:
         """Give a peer its full limits, and all the time it wants: it has said a correct Hello."""
 
@@ -104,6 +108,8 @@ class UnixServer:
         self._next_peer = 0
         # Descriptors that epoll watches for writing.
         self._writing: set[int] = set()
+        # Who is at the other end, of those whose process is known.
+        self._processes: dict[bytes, ProcessIdentity] = {}
         # All and only open connections without a correct Hello, oldest first, with the monotonic time at which they came.
         self._strangers: dict[bytes, float] = {}
         # Peers to close as soon as their outbox is empty, with the monotonic time at which they are closed anyway.
@@ -187,6 +193,8 @@ class UnixServer:
         peer = self._next_peer.to_bytes(8, "big")
         self._streams[opened.fileno()] = (peer, opened)
         self._peers[peer] = opened
+        if (known := process.at_other_end(connection)) is not None:
+            self._processes[peer] = known
         self._strangers[peer] = time.monotonic()
         if len(self._strangers) > MAX_STRANGERS:
             self._counters["late"] += 1
@@ -208,6 +216,10 @@ class UnixServer:
         if self._is_full:
             self._is_full = False
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    def process_of(self, peer: bytes) -> ProcessIdentity | None:
+        """See `Server`: who called connect(2)."""
+        return self._processes.get(peer)
 
     def welcome(self, peer: bytes) -> None:
         """See `Server`."""
@@ -288,6 +300,7 @@ class UnixServer:
         self._streams.pop(descriptor, None)
         self._writing.discard(descriptor)
         self._strangers.pop(peer, None)
+        self._processes.pop(peer, None)
         self._leaving.pop(peer, None)
         self._mute.discard(peer)
         self._epoll.unregister(descriptor)
@@ -342,6 +355,10 @@ class ZmqServer:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             raise PeerGone("it closed the connection") from None
+
+    def process_of(self, peer: bytes) -> ProcessIdentity | None:  # noqa: ARG002 - as the protocol has it
+        """See `Server`: it may be on any host."""
+        return None
 
     def welcome(self, peer: bytes) -> None:
         """See `Server`: ZeroMQ has one limit for all."""

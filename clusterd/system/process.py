@@ -14,6 +14,8 @@ import functools
 import os
 import select
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -25,6 +27,7 @@ __all__ = [
     "ProcessHandle",
     "ProcessIdentity",
     "after_fork",
+    "at_other_end",
     "boot_id",
     "current",
     "is_same",
@@ -109,6 +112,14 @@ def of(pid: int) -> ProcessIdentity | None:
     """Return the identity of the process that has `pid` now; None when there is none, or only a zombie."""
     start_time = _start_time(pid)
     return None if start_time is None else ProcessIdentity(host_id(), boot_id(), pid, start_time, pid_namespace())
+
+
+def at_other_end(connection: socket.socket) -> ProcessIdentity | None:
+    """Return who connected to a Unix socket of ours (unix(7), SO_PEERCRED); None where that cannot be known from here."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return of(pid) if pid else None  # 0: of a pid namespace that we do not see
 
 
 def is_same(left: Identity, right: Identity) -> bool:
