@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 
-from clusterd.control.client import ControlClient, Instance, running, socket_path
+from clusterd.control.client import ControlClient, Instance, abandoned, running, socket_path
 from clusterd.errors import ControlError, DaemonNotRunning
 
 __all__ = ["DEFAULT_PROFILE", "Target"]
@@ -34,6 +34,10 @@ class Target:
         """
         name = self.name_or_none
         if name is None:
+            left = abandoned()
+            if left:
+                hint = f"one was killed; this adopts what it had started: clusterctl -p {left[0]} start"
+                raise DaemonNotRunning(f"no daemon runs, but there is something left of: {', '.join(left)}", hint=hint)
             raise DaemonNotRunning("no daemon runs", hint="start one: clusterctl -p PROFILE start")
         return name
 

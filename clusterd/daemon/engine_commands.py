@@ -61,7 +61,8 @@ def _meant(target: int | str, engines: list[dict[str, Any]]) -> list[dict[str, A
     if of_set:
         return of_set
     if text.startswith("id:"):
-        found = [engine for engine in engines if str(engine["id"]) == text.removeprefix("id:")]
+        wanted = text.removeprefix("id:")
+        found = [engine for engine in engines if engine["id"] is not None and str(engine["id"]) == wanted]
     else:
         try:
             slot = parse_slot(text)

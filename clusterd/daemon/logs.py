@@ -107,21 +107,25 @@ class LogFiles:
                 self._open[name] = file
                 yield from _told(name, file.last_lines(tail))
 
-    def _new_lines(self, changed: set[str]) -> Iterable[dict[str, Any]]:
+    def _new_lines(self, changed: set[str]) -> list[dict[str, Any]]:
+        # A list, not a generator: between two lines that a slow reader takes, the file could be replaced.
         names = self._names() if "" in changed else sorted(filter(self._pattern.fullmatch, changed), key=_natural)
+        found: list[dict[str, Any]] = []
         for name in names:
             path = self._directory / name
             file = self._open.get(name)
             if file is not None:
-                yield from _told(name, file.new_lines())
-                if file.is_current(path):
+                found += _told(name, file.new_lines())
+                # One that was replaced is read to its end before it is left.
+                if file.has_more or file.is_current(path):
                     continue
                 file.close()
                 del self._open[name]
             successor = _File.open(path)
             if successor is not None:
                 self._open[name] = successor
-                yield from _told(name, successor.new_lines())
+                found += _told(name, successor.new_lines())
+        return found
 
     async def _changed(self, watcher: Watcher | None) -> set[str]:
         if unfinished := {name for name, file in self._open.items() if file.has_more}:

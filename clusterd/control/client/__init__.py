@@ -7,6 +7,6 @@ where there is none.
 from __future__ import annotations
 
 from clusterd.control.client.http import ControlClient
-from clusterd.control.client.instances import Instance, running, socket_path
+from clusterd.control.client.instances import Instance, abandoned, running, socket_path
 
-__all__ = ["ControlClient", "Instance", "running", "socket_path"]
+__all__ = ["ControlClient", "Instance", "abandoned", "running", "socket_path"]

@@ -142,7 +142,7 @@ class ControlClient:
             _check_peer(self.path, uid)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             connection.close()
-            raise DaemonNotRunning(f"no daemon listens on {self.path}") from None
+            raise DaemonNotRunning(f"no daemon listens on {self.path}", hint=_left_behind(self.path)) from None
         except PermissionError:
             connection.close()
             raise _not_ours(self.path) from None
@@ -272,6 +272,16 @@ def _check_peer(path: Path, uid: int) -> None:
             f"{path} is served by a process of {_user(uid)}, neither ours ({_user(os.geteuid())}) nor root's",
             hint="nothing was sent to it; ask your administrator who that is",
         )
+
+
+def _left_behind(path: Path) -> str:
+    """Say what a daemon that was killed may have left running."""
+    try:
+        is_left = any((path.parent / "units").glob("*-*.json"))
+    except OSError:
+        return ""
+    name = path.parent.name
+    return f"a daemon was killed here; `clusterctl -p {name} start` adopts what it had started" if is_left else ""
 
 
 def _not_ours(path: Path) -> PermissionDenied:

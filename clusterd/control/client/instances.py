@@ -15,7 +15,7 @@ from clusterd.system import paths
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SOCKET_NAME", "Instance", "running", "socket_path"]
+__all__ = ["SOCKET_NAME", "Instance", "abandoned", "running", "socket_path"]
 
 SOCKET_NAME = "control.sock"
 
@@ -56,6 +56,20 @@ def running() -> list[Instance]:
             if instance is not None:
                 found.setdefault(directory.resolve(), instance)
     return sorted(found.values())
+
+
+def abandoned() -> list[str]:
+    """Return the names of instances whose daemon was killed: a socket is there, and nobody behind it."""
+    found = []
+    for root in paths.runtime_roots():
+        for directory in _children(root):
+            try:
+                is_left = (directory / SOCKET_NAME).is_socket()
+            except OSError:
+                continue
+            if is_left and _look(directory / SOCKET_NAME) is None:
+                found.append(directory.name)
+    return sorted(dict.fromkeys(found))
 
 
 def _children(root: Path) -> list[Path]:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+
+from clusterctl.output import text
+
+
+def status(**changes):
+    entry = {"desired": 4, "observed": 4, "reason": "", "age": 0.31, "state": "running"}
+    controller = {"state": "running", "desired": "running", "pid": 12, "uptime": 75.0, "restarts": 0, "reason": ""}
+    base = {
+        "cluster": "local",
+        "state": "running",
+        "desired": "running",
+        "is_converged": True,
+        "clients": 1,
+        "daemon": {"pid": 11, "uptime": 80.0, "profile_file": "/etc/clusterd/profiles/local.yaml"},
+        "controller": controller,
+        "engine_sets": {"engines": entry},
+        "tasks": {"queued": 3, "waiting": 1, "running": 4, "prefetched": 2, "completed": 17},
+        "warnings": [],
+    }
+    return base | changes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0.0 s"),
+        (0.04, "0.0 s"),
+        (0.31, "0.3 s"),
+        (1.2, "1 s"),
+        (99, "99 s"),
+        (100, "2 min"),
+        (5999, "100 min"),
+        (6000, "2 h"),
+        (200_000, "2 days"),
+    ],
+)
+def test_ages(seconds, words):
+    assert text.age(seconds) == words
+
+
+def test_a_cluster_as_wished():
+    assert text.status_lines(status()) == [
+        "local: running",
+        "  daemon      running   process 11, up 80 s, profile /etc/clusterd/profiles/local.yaml",
+        "  controller  running   process 12, up 75 s",
+        "  engines     4 of 4    seen 0.3 s ago",
+        "  tasks       4 queued  6 on engines, 17 done; 1 client",
+    ]
+
+
+def test_what_differs_is_told_with_its_reason():
+    entry = {"desired": 4, "observed": 1, "reason": "3 in crash-loop: exit status 3", "age": 2.0, "state": "halted"}
+    lines = text.status_lines(
+        status(state="degraded", is_converged=False, engine_sets={"engines": entry}, tasks=None, warnings=["no numpy"])
+    )
+    assert lines[0] == "local: degraded (wished: running)"
+    assert lines[3] == "  engines     1 of 4   3 in crash-loop: exit status 3; seen 2 s ago"
+    assert lines[-1] == "  warning: no numpy"
+
+
+def test_why_not_names_each_part():
+    controller = {"state": "halted", "desired": "running", "reason": "crash loop"}
+    entry = {"desired": 4, "observed": 1, "reason": "starting"}
+    assert text.why_not(status(controller=controller, engine_sets={"engines": entry})) == (
+        "controller is halted: crash loop\n  engines: 1 of 4: starting"
+    )
+    assert text.why_not(status(state="stopping")) == "it is stopping"
+
+
+def test_an_observation_that_was_never_made_is_said_to_be_none():
+    assert text.set_line({"desired": 2, "reason": "", "age": None}) == "not seen yet"
+    assert text.set_line({"desired": 0, "reason": "", "age": None}) == ""
+
+
+def test_engines_in_a_table():
+    engines = [
+        {
+            "engine": "engines/0",
+            "id": 7,
+            "state": "idle",
+            "since": 100.0,
+            "pid": 5,
+            "host": "a",
+            "reason": "",
+            "restarts": 2,
+        },
+        {"engine": "engines/10", "id": None, "state": "backoff", "reason": "killed by SIGSEGV"},
+    ]
+    assert text.engine_table(engines, 160.0) == [
+        "ENGINE      ID  STATE    FOR   PROCESS  HOST",
+        "engines/0   7   idle     60 s  5        a     restarted 2 times",
+        "engines/10  -   backoff  -     -        -     killed by SIGSEGV",
+    ]
+
+
+def test_one_line_for_watch():
+    assert text.summary(status()) == "local: running; controller running; engines 4/4"
