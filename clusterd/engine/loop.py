@@ -40,6 +40,8 @@ _SHORT_SECONDS = 0.000_25
 # One message carries at most about this much in its header, and this many frames (of 1,024 that a controller takes).
 _BATCH_BYTES = 256 * 1024
 _BATCH_FRAMES = 512
+# How long an engine that is told to end waits for the answer to its Attach, in order to say goodbye.
+_ATTACH_SECONDS = 1.0
 # Results that wait for a controller: beyond this no further task is begun.
 OUTBOX_BYTES = 64 * 1024 * 1024
 
@@ -124,6 +126,10 @@ class Loop:
         except Stopped:
             pass  # the task that ran has no result: the agent's report of our end tells the controller
         self._page.stop(time.time())
+        end = time.monotonic() + _ATTACH_SECONDS
+        while self._link.state == "attaching" and time.monotonic() < end:
+            # The controller may have registered us already: a connection that just breaks would leave a suspect behind.
+            self._handle(self._link.wait(end - time.monotonic()))
         for dispatch, _, _ in [*self._queue, *(held for parked in self._parked.values() for held in parked)]:
             self._finished.append(m.NotRun(dispatch.task, dispatch.attempt, "dropped"))
         self._flush()

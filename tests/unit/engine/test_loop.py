@@ -36,6 +36,7 @@ class FakeLink:
         self.has_unacked = False
         self.welcome = None
         self.problem = "nobody is there"
+        self.state = "waiting"
         self.is_open = False
         self.goodbye = None
         self.redialled = ""
@@ -59,6 +60,11 @@ class FakeLink:
     def send(self, messages, payload=()):
         assert self.is_clear
         self.sent.append((list(messages), list(payload)))
+
+    def wait(self, timeout):
+        assert timeout > 0
+        self.state = "attached"
+        return [self.up()]
 
     def redial(self, reason):
         self.redialled = reason
@@ -402,6 +408,15 @@ def test_told_to_end_it_gives_back_what_it_has_not_begun(bench):
     assert list(here.values()) == [b"task 1"]
     assert link.messages(m.NotRun) == [m.NotRun(b"task 3", 0, "dropped")]
     assert here.record().state == "stopping"
+
+
+def test_told_to_end_while_it_attaches_it_says_goodbye_all_the_same(bench):
+    here = bench()
+    here.link.state = "attaching"
+    here.loop.on_terminate(15, None)
+    assert here.loop.run() == 0
+    assert here.link.state == "attached"
+    assert here.link.goodbye == "stopped"
 
 
 def test_a_stop_passes_through_the_executor(bench):
