@@ -131,7 +131,9 @@ class Tasks:
         now: float,
         out: list[AnyAction],
     ) -> None:
-        if (message.is_offered_again or (self._offers and message.options)) and not self._recovery.is_over(now):
+        waits = message.is_offered_again or message.target is not None or (self._offers and message.options)
+        if waits and not self._recovery.is_over(now):
+            # With a target: its engine may not be back yet, and must get the work in the order in which it was asked for.
             # With options: it may depend on one that waits here.
             self._offers.append((client, message, frames, digests))
             return
