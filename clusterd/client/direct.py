@@ -41,13 +41,18 @@ class DirectView(View):
         # "all" means those that there are at each call; a choice is a choice for good.
         self._is_all = isinstance(targets, str) and targets == "all"
         self._ids, self._is_single = client._select(targets)  # noqa: SLF001
+        # Who they are: after a new start of the cluster a number may be another engine's.
+        self._uuids = {} if self._is_all else client._connection.engines.uuids(self._ids)  # noqa: SLF001
         self.timeout = check_timeout(timeout)
         self.label = ""
 
     @property
     def targets(self) -> list[int]:
         """Wire ids of its engines."""
-        return self.client._select("all")[0] if self._is_all else list(self._ids)  # noqa: SLF001
+        if self._is_all:
+            return self.client._select("all")[0]  # noqa: SLF001
+        self.client._connection.engines.check_same(self._uuids)  # noqa: SLF001
+        return list(self._ids)
 
     def __len__(self) -> int:
         return len(self.targets)

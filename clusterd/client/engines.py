@@ -9,7 +9,7 @@ import msgspec
 
 from clusterd.client.gate import Gate
 from clusterd.core.wire.messages import EngineInfo
-from clusterd.errors import NoEngines
+from clusterd.errors import EngineLost, NoEngines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,26 @@ class EngineBook:
         """What is known of each, in the order of their ids."""
         engines = self._engines
         return [engines[engine] for engine in self._ids if engine in engines]
+
+    def uuids(self, engines: Iterable[int]) -> dict[int, bytes]:
+        """Who has these ids now."""
+        known = self._engines
+        return {engine: known[engine].uuid for engine in engines if engine in known}
+
+    def check_same(self, uuids: dict[int, bytes]) -> None:
+        """Refuse ids that have come to mean another engine: a cluster that was stopped and started counts from 0 again.
+
+        Raises:
+            EngineLost: `client[3]` of before would now be somebody with an empty namespace.
+        """
+        known = self._engines
+        for engine, uuid in uuids.items():
+            now = known.get(engine)
+            if now is not None and now.uuid != uuid:
+                raise EngineLost(
+                    f"engine {engine} of this view is gone: the cluster was stopped and started again since",
+                    hint=f"Another engine has its number now; make a new view: client[{engine}].",
+                )
 
     # --- the I/O thread ---
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import clusterd
-from clusterd.errors import ControllerLost
+from clusterd.errors import ControllerLost, EngineLost
 from tests.processes.cluster import kill
 from tests.waiting import until
 
@@ -71,3 +71,27 @@ def test_a_stopped_cluster_ends_its_clients_waits(client, cluster):
     assert error is not None
     with pytest.raises(clusterd.errors.ClusterdError):
         clusterd.Client(cluster.name, timeout=2)
+
+
+def test_a_view_of_before_a_new_start_is_not_a_view_of_who_has_its_number_now(cluster):
+    with clusterd.Client(cluster.name, controller_timeout=60) as client:
+        client.wait_for_engines(2, timeout=30)
+        view = client[0]
+        view["x"] = 1
+        cluster.ctl("stop")
+        cluster.ctl("start", "-n", "2")
+        cluster.converged()
+        uuids = {engine.id: engine.uuid for engine in engines_seen_by_another(cluster)}
+        until(
+            lambda: {engine.id: engine.uuid for engine in client.engines} == uuids, "the client to know the new engines"
+        )
+        assert client.ids == [0, 1]
+        with pytest.raises(EngineLost, match="stopped and started again"):
+            view.apply_sync(int)
+        assert client[0].apply_sync(int) == 0
+
+
+def engines_seen_by_another(cluster):
+    with clusterd.Client(cluster.name) as other:
+        other.wait_for_engines(2, timeout=30)
+        return other.engines
