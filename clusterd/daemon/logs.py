@@ -119,6 +119,8 @@ class LogFiles:
                 # One that was replaced is read to its end before it is left.
                 if file.has_more or file.is_current(path):
                     continue
+                # What was written between the look and the replacement.
+                found += _told(name, file.new_lines())
                 file.close()
                 del self._open[name]
             successor = _File.open(path)

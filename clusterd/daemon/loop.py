@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.control.server import ControlServer
 from clusterd.core.model import connection as connection_file
 from clusterd.core.supervisor import events, settings
+from clusterd.core.supervisor.view import view
 from clusterd.daemon.controller_link import ControllerLink
 from clusterd.daemon.operator import Operator
 from clusterd.daemon.reaping import reap
@@ -23,6 +24,7 @@ from clusterd.daemon.service import Service
 from clusterd.daemon.status import is_idle
 from clusterd.daemon.unit import ServiceManager
 from clusterd.errors import ProfileError, StorageError
+from clusterd.system import clock
 from clusterd.system.inotify import Watcher
 
 if TYPE_CHECKING:
@@ -63,6 +65,9 @@ class Daemon:
         # Ends of sets' engines that are under way; kept so that they are not collected.
         self._tasks: set[asyncio.Task[None]] = set()
         self._manager = ServiceManager(self._loop)
+        # What was last told of the cluster's state.
+        self._told_state = ""
+        self._was_converged = False
         file = self.places.security / connection_file.CLIENT_FILE
         self.link = ControllerLink(file, f"clusterd serve {self.places.name}")
         self._operator = Operator(self.link, self.roster, self.driver, self.story, self.feed)
@@ -170,9 +175,23 @@ class Daemon:
         deadline = self.driver.next_deadline()
         if deadline is not None:
             self._timer = self._loop.call_at(deadline, self.feed, events.TimePassed())
+        self._tell_state()
         if self._is_ending and is_idle(self.driver.supervisor):
             self.story.tell("ends", "nothing runs any more: the daemon ends")
             self._end.set()
+
+    def _tell_state(self) -> None:
+        """Note when the cluster becomes, or ceases to be, as it is wished."""
+        seen = view(self.driver.supervisor, clock.monotonic())
+        sets = ", ".join(f"{unit.unit} {unit.observed}/{unit.desired}" for unit in seen.sets)
+        text = f"{seen.state}: {sets}" if sets else seen.state
+        if text != self._told_state:
+            self._told_state = text
+            self._manager.status(text)
+        if seen.is_converged != self._was_converged:
+            self._was_converged = seen.is_converged
+            if seen.is_converged:
+                self.story.tell("converged", f"as wished: {text}")
 
     def _connect_processes(self) -> None:
         processes = self._processes

@@ -72,8 +72,7 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
 
         become(profile.profile.run_as, places)
     _set_title(f"clusterd serve {name}")
-    for directory in (places.runtime, places.state, places.units, places.specs, places.logs, places.security):
-        files.private_directory(directory)
+    files.private_directory(places.runtime)
     lock = LockFile(places.lock)
     try:
         lock.acquire()
@@ -82,11 +81,13 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
         raise LockHeld(f"the profile {name} is served already, by {who}", pid=error.pid, host=error.host) from None
     opened: list[Journal | socket.socket] = []
     try:
+        for directory in (places.state, places.units, places.specs, places.logs, places.security):
+            files.private_directory(directory)
         return _begin(places, profile, lock, opened, is_start=is_start, engines=engines, ends_on_stop=ends_on_stop)
     except BaseException:
         for resource in opened:
             resource.close()
-        if not any(places.units.iterdir()):
+        if not any(places.units.glob("*")):
             shutil.rmtree(places.runtime, ignore_errors=True)
         lock.release(remove=True)
         raise

@@ -36,6 +36,10 @@ class ServiceManager:
         """The end has begun."""
         notify("STOPPING=1")
 
+    def status(self, text: str) -> None:
+        """Show a line in `systemctl status`."""
+        notify(f"STATUS={text}")
+
     def close(self) -> None:
         """Pat no more."""
         if self._timer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -211,15 +212,15 @@ def test_systemd_is_told(cluster, isolated):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
         manager.settimeout(10)
-        daemon = cluster.serve(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="200000", WATCHDOG_PID="")
-        assert manager.recv(4096) == b"READY=1"
-        environment = _environment(cluster.pids()["controller"])
-        assert "NOTIFY_SOCKET" not in environment
+        told = iter(lambda: manager.recv(4096).partition(b"\n")[0], None)
+        daemon = cluster.serve(NOTIFY_SOCKET=str(path))
+        assert next(told) == b"READY=1"
+        assert "NOTIFY_SOCKET" not in _environment(cluster.pids()["controller"])
+        assert b"STATUS=running: engines 2/2" in told
         daemon.send_signal(signal.SIGHUP)
-        told = [manager.recv(4096).partition(b"\n")[0] for _ in range(2)]
-        assert told == [b"RELOADING=1", b"READY=1"]
+        assert [next(told) for _ in range(2)] == [b"RELOADING=1", b"READY=1"]
         daemon.terminate()
-        assert manager.recv(4096) == b"STOPPING=1"
+        assert next(told) == b"STOPPING=1"
         assert daemon.wait(10) == 0
     path.unlink()
 
@@ -229,9 +230,30 @@ def test_the_watchdog_is_patted(cluster, isolated):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
         manager.settimeout(10)
+        told = iter(lambda: manager.recv(4096), None)
         cluster.serve(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="200000")
-        assert [manager.recv(4096) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        assert b"WATCHDOG=1" in told
+        assert b"WATCHDOG=1" in told
     path.unlink()
+
+
+def test_each_line_of_the_log_is_an_object_with_json(cluster):
+    daemon = cluster.serve("--log-format", "json")
+    cluster.converged()
+    daemon.terminate()
+    lines = [json.loads(line) for line in daemon.communicate(timeout=10)[1].splitlines()]
+    assert lines[0]["message"].startswith("serves test from")
+    assert {"time", "level", "logger", "message"} <= lines[0].keys()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_state_directory_of_somebody_else_is_refused(cluster):
+    cluster.state.mkdir(parents=True)
+    os.chown(cluster.state, 65534, 65534)
+    daemon = cluster.serve(is_ready=False)
+    assert daemon.wait(10) == 1
+    assert "belongs to uid 65534, not to us" in daemon.stderr.read()
+    assert not cluster.runtime.exists()
 
 
 def test_what_cannot_be_recorded_is_refused_and_changes_nothing(cluster):
