@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import actions, events, records
 from clusterd.errors import ControlError, StorageError
 from clusterd.system import clock, fault
@@ -120,6 +121,8 @@ class Driver:
         return self.supervisor.next_deadline()
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, events.LaunchExited):
+            self._tell_end(event)
         decided = self.supervisor.handle(event, clock.monotonic())
         batch = [action.record for action in decided if isinstance(action, actions.Append)]
         if batch:
@@ -140,8 +143,13 @@ class Driver:
                     self._queue.extend(self._effects.perform(action))
         if batch:
             fault.point("daemon.handle.after_actions")
-        if isinstance(event, events.LaunchExited):
-            self._tell_end(event)
 
     def _tell_end(self, event: events.LaunchExited) -> None:
-        self._story.tell("launch_ended", f"launch {event.launch} {event.reason}", launch=event.launch)
+        launch = self.supervisor.state.launches.get(event.launch)
+        if launch is None:
+            return
+        name = launch.unit if launch.unit == CONTROLLER else f"agent of {launch.unit}"
+        pid = f" (process {launch.identity.pid})" if launch.identity is not None else ""
+        level = logging.INFO if launch.is_stopping else logging.WARNING
+        text = f"the {name}{pid} {event.reason}"
+        self._story.tell("launch_ended", text, level=level, unit=launch.unit, launch=launch.id)

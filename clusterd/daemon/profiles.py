@@ -42,6 +42,8 @@ class ProfileSource:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # Asked once: a daemon that was started by root reads what root wrote, also after it became another user.
+        self._is_privileged = os.geteuid() == 0
         self.path, self.profile = self._read()
         self.loaded_at = clock.wall()
         self.problem = ""
@@ -68,7 +70,5 @@ class ProfileSource:
         return list(profiles.doubts(self.profile, self.name))
 
     def _read(self) -> tuple[Path, Profile]:
-        # Who runs as root now, or did before it became `run_as`: the file must be one that only root could have changed.
-        is_privileged = os.getuid() == 0
-        path = profiles.find(self.name, is_privileged=is_privileged)
-        return path, profiles.read(path, is_privileged=is_privileged)
+        path = profiles.find(self.name, is_privileged=self._is_privileged)
+        return path, profiles.read(path, is_privileged=self._is_privileged)
