@@ -34,12 +34,6 @@ class Refused(ClusterdError):
         self.code = code  # an instance's own word in place of the class's
 
 
-class SessionReset(ClusterdError):
-    """The controller does not know this connection (any more): open a new one."""
-
-    code = "reset"
-
-
 def session_keys(static: bytes, hello: Hello, challenge: bytes) -> tuple[bytes, bytes]:
     """(up, down): the keys of the two directions of one connection."""
     context = b"\0".join((hello.role.encode(), hello.channel.encode())) + hello.nonce + challenge
@@ -183,7 +177,9 @@ def welcome(
         raise VersionMismatch("no common version; read_hello refuses this")
     answer = Welcome(version, hello.nonce, challenge, controller, cluster, limits)
     up, down = session_keys(static_key, hello, challenge)
-    session = Session(down, up, codec.UP[hello.role, hello.channel], limits, has_digests=has_digests)
+    session = Session(
+        down, up, codec.UP[hello.role, hello.channel], limits, has_digests=has_digests, is_controller=True
+    )
     return _signed(static_key, answer), session
 
 

@@ -2,14 +2,15 @@
 
 Every message is a MessagePack array that begins with its type number, so a small one is a few bytes. Numbers are never
 reused. Fields are only ever added at the end, with a default: an older reader ignores them, a newer one fills them in.
-The unions at the end are the whole grammar: a message that is not in the union of its link cannot be decoded there.
+The unions at the end are the whole grammar: a message that is not in the union of its link, or a field out of its range, cannot be
+decoded there.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 VERSIONS: Final = (1, 1)
 """Lowest and highest version that this side speaks."""
@@ -27,6 +28,19 @@ STATUS_OK: Final = 0
 STATUS_ERROR: Final = 1
 """Status of a Result: the body is the pickled value (EXECUTE: text/plain of the last expression, or None), or a packed
 `core.wire.payload.RemoteFailure`, which is MessagePack around a pickle."""
+
+
+TaskId: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=64)]
+Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+DigestOrNone: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+"""Digest of a function; empty: there is none."""
+Kind: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Order: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+WireId: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+"""Of an engine; -1: none."""
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+"""Not NaN either."""
 
 
 class Message(Struct, array_like=True, gc=False):
@@ -115,9 +129,9 @@ class AttachEngine(Message, tag=11):
     python: str
     software: str
     controller: bytes = b""
-    held: list[tuple[bytes, int]] = []
+    held: list[tuple[TaskId, Count]] = []
     completed: int = 0
-    wanted_id: int = -1
+    wanted_id: WireId = -1
     started_at: float = 0.0
 
 
@@ -133,10 +147,10 @@ class EngineState(Message):
     pid: int
     state: str
     task: bytes = b""
-    attempt: int = 0
+    attempt: Count = 0
     since: float = 0.0
-    order: int = 0
-    id: int = -1
+    order: Order = 0
+    id: WireId = -1
     has_results: bool = False
 
 
@@ -171,23 +185,23 @@ class Attached(Message, tag=13):
 class Function(Message, tag=20):
     """A function by digest. `python` is "3.11" when the body holds code by value, else empty (by reference: any version)."""
 
-    digest: bytes
+    digest: Digest
     name: str
     python: str
     body: bytes
-    frames: int = 0
+    frames: Count = 0
 
 
 class NeedFunction(Message, tag=21):
     """The sender does not hold this function (any more)."""
 
-    digest: bytes
+    digest: Digest
 
 
 class Dependency(Message):
     """Wait for `tasks`: all of them or any; satisfied by success, failure or both."""
 
-    tasks: list[bytes]
+    tasks: list[TaskId]
     is_all: bool = True
     on_success: bool = True
     on_failure: bool = False
@@ -196,8 +210,8 @@ class Dependency(Message):
 class TaskOptions(Message):
     """What few tasks have; null for the rest. `timeout` in seconds of run time, `retries` further attempts after any failure."""
 
-    retries: int = 0
-    timeout: float | None = None
+    retries: Count = 0
+    timeout: Seconds | None = None
     label: str = ""
     after: Dependency | None = None
     follow: Dependency | None = None
@@ -206,12 +220,12 @@ class TaskOptions(Message):
 class Submit(Message, tag=22):
     """A task. `target`: null for balanced work, a wire id, or several (any one of them)."""
 
-    task: bytes
-    kind: int
-    function: bytes
+    task: TaskId
+    kind: Kind
+    function: DigestOrNone
     target: int | list[int] | None
     body: bytes
-    frames: int = 0
+    frames: Count = 0
     options: TaskOptions | None = None
     is_offered_again: bool = False
 
@@ -219,43 +233,43 @@ class Submit(Message, tag=22):
 class Dispatch(Message, tag=23):
     """A task for an engine."""
 
-    task: bytes
-    attempt: int
-    order: int
-    kind: int
+    task: TaskId
+    attempt: Count
+    order: Order
+    kind: Kind
     function: bytes
     body: bytes
-    frames: int = 0
+    frames: Count = 0
 
 
 class Result(Message, tag=24):
     """An engine's answer. Times are the engine's wall clock, in seconds since the epoch. `display` holds rich output of a cell."""
 
-    task: bytes
-    attempt: int
+    task: TaskId
+    attempt: Count
     status: int
     started: float
     finished: float
     stdout: str
     stderr: str
     body: bytes
-    frames: int = 0
+    frames: Count = 0
     display: list[dict[str, Any]] | None = None
 
 
 class NotRun(Message, tag=25):
     """The engine did not begin this attempt and will not: `reason` is recalled, dropped or full."""
 
-    task: bytes
-    attempt: int
+    task: TaskId
+    attempt: Count
     reason: str
 
 
 class Deliver(Message, tag=26):
     """A result for the client that asked; fields as in Result, `engine` is the wire id."""
 
-    task: bytes
-    attempt: int
+    task: TaskId
+    attempt: Count
     engine: int
     status: int
     started: float
@@ -263,7 +277,7 @@ class Deliver(Message, tag=26):
     stdout: str
     stderr: str
     body: bytes
-    frames: int = 0
+    frames: Count = 0
     display: list[dict[str, Any]] | None = None
 
 
@@ -309,7 +323,7 @@ class Abort(Message, tag=44):
     """End tasks of this client that have not begun: those named, those for `targets`, or (both null) all. Reply: {"aborted": n}."""
 
     request: int
-    tasks: list[bytes] | None = None
+    tasks: list[TaskId] | None = None
     targets: list[int] | None = None
 
 

@@ -73,10 +73,13 @@ class Session:
         decoder: `codec.UP[...]` in the controller, `codec.DOWN[...]` in a peer.
         limits: what the controller said in its Welcome.
         has_digests: give (and, in `open`, demand) a digest for each payload frame.
+        is_controller: this is the controller's end: the limits bind the other one. What the controller passes on came within them, and
+            what it adds to it must not make that unspeakable.
     """
 
     __slots__ = (
         "_decoder",
+        "_is_bound",
         "_received_bytes",
         "_received_messages",
         "_sign_received",
@@ -98,11 +101,20 @@ class Session:
     )
 
     def __init__(
-        self, send_key: bytes, receive_key: bytes, decoder: codec.HeaderDecoder, limits: Limits, *, has_digests: bool
+        self,
+        send_key: bytes,
+        receive_key: bytes,
+        decoder: codec.HeaderDecoder,
+        limits: Limits,
+        *,
+        has_digests: bool,
+        is_controller: bool = False,
     ) -> None:
         self._sign_sent = Signer(send_key)
         self._sign_received = Signer(receive_key)
         self._decoder = decoder
+        # True where what is sent has to be within the limits.
+        self._is_bound = not is_controller
         self.limits = limits
         self.has_digests = has_digests
         # seq of the last message sealed; 0 before the first.
@@ -149,22 +161,15 @@ class Session:
         limits = self.limits
         sizes = [frame.nbytes if type(frame) is memoryview else len(frame) for frame in payload] if payload else []
         if sizes:
-            if len(sizes) > limits.max_frames:
-                raise LimitExceeded(
-                    f"{len(sizes)} payload frames, the controller takes {limits.max_frames} in a message"
-                )
-            if max(sizes) > limits.max_message:
-                raise LimitExceeded(
-                    f"a payload of {max(sizes)} bytes, the controller takes {limits.max_message}",
-                    hint="Send it in parts, put it into a shared file system, or raise `max_message` in the profile.",
-                )
+            if self._is_bound:
+                _check_sizes(sizes, limits)
             if self.has_digests and digests is None:
                 digests = [payload_digest(frame) for frame in payload]
         seq = self.sent + 1
         header = codec.encode(
             codec.Header(seq, self.dealt_with, sizes, digests if self.has_digests and sizes else None, messages)  # type: ignore[arg-type]
         )
-        if len(header) > limits.max_header:
+        if self._is_bound and len(header) > limits.max_header:
             raise LimitExceeded(f"a header of {len(header)} bytes, the controller takes {limits.max_header}")
         self.sent = seq
         if messages:
@@ -231,6 +236,16 @@ class Session:
     def deal_with(self, seq: int) -> None:
         """All messages up to `seq` are dealt with and may be acknowledged."""
         self.dealt_with = max(self.dealt_with, seq)
+
+
+def _check_sizes(sizes: list[int], limits: Limits) -> None:
+    if len(sizes) > limits.max_frames:
+        raise LimitExceeded(f"{len(sizes)} payload frames, the controller takes {limits.max_frames} in a message")
+    if max(sizes) > limits.max_message:
+        raise LimitExceeded(
+            f"a payload of {max(sizes)} bytes, the controller takes {limits.max_message}",
+            hint="Send it in parts, put it into a shared file system, or raise `max_message` in the profile.",
+        )
 
 
 def check_payload(digests: list[bytes] | None, payload: Sequence[Any]) -> None:

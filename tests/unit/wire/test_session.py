@@ -36,9 +36,9 @@ def submit(number=0, frames=0):
 binary = st.binary(max_size=64)
 submits = st.builds(
     m.Submit,
-    task=binary,
+    task=st.binary(min_size=1, max_size=64),
     kind=st.integers(0, 5),
-    function=binary,
+    function=st.just(b"") | st.binary(min_size=16, max_size=16),
     target=st.none() | st.integers(0, 2**40) | st.lists(st.integers(0, 9), max_size=3),
     body=binary,
     options=st.none()
@@ -161,7 +161,7 @@ def test_held_acknowledgements_say_only_what_was_dealt_with():
     controller.is_holding_acks = True
     for number in range(3):
         controller.open(*peer.seal([submit(number)]))
-    peer.open(*controller.seal([m.NeedFunction(b"d")]))
+    peer.open(*controller.seal([m.NeedFunction(b"d" * 16)]))
     assert peer.acked == 0
     controller.deal_with(2)
     peer.open(*controller.seal(()))
@@ -185,6 +185,47 @@ def test_over_a_limit_nothing_is_sealed(limits, payload, said):
     assert peer.sent == 0
     assert peer.unacked_bytes == 0
     controller.open(*peer.seal([]))
+
+
+def test_what_the_controller_adds_to_a_message_at_the_limit_can_be_said():
+    peer, controller = connected(limits=m.Limits(max_header=100, max_frames=1, max_message=10))
+    peer.open(*controller.seal([m.NeedFunction(b"d" * 16)] * 9))
+    mac, header, *payload = controller.seal([m.Deliver(b"t", 0, 0, 0, 1.0, 2.0, "", "", b"", 2)], [b"x" * 11] * 2)
+    peer.open(mac, header, payload)
+
+
+ids = b"t" * 16
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("role", "channel", "message"),
+    [
+        ("client", "data", m.Submit(b"", 0, b"", None, b"")),
+        ("client", "data", m.Submit(b"t" * 65, 0, b"", None, b"")),
+        ("client", "data", m.Submit(ids, -1, b"", None, b"")),
+        ("client", "data", m.Submit(ids, 256, b"", None, b"")),
+        ("client", "data", m.Submit(ids, 0, b"f" * 17, None, b"")),
+        ("client", "data", m.Submit(ids, 0, b"", None, b"", -1)),
+        ("client", "data", m.Submit(ids, 0, b"", None, b"", 0, m.TaskOptions(retries=-1))),
+        ("client", "data", m.Submit(ids, 0, b"", None, b"", 0, m.TaskOptions(timeout=-1.0))),
+        ("client", "data", m.Submit(ids, 0, b"", None, b"", 0, m.TaskOptions(timeout=NAN))),
+        ("client", "data", m.Submit(ids, 0, b"", None, b"", 0, m.TaskOptions(after=m.Dependency([b""])))),
+        ("client", "data", m.Function(b"short", "f", "", b"")),
+        ("client", "control", m.Abort(1, [b""])),
+        ("engine", "data", m.NeedFunction(b"")),
+        ("engine", "data", m.Result(ids, -1, 0, 1.0, 2.0, "", "", b"")),
+        ("engine", "data", m.Result(ids, 2**64 - 1, 0, 1.0, 2.0, "", "", b"")),
+        ("engine", "data", m.NotRun(ids, 2**32, "")),
+        ("engine", "data", m.AttachEngine(ids, b"", "e", 0, "", 1, "h", "3", "", wanted_id=2**40)),
+    ],
+    ids=repr,
+)
+def test_a_field_out_of_its_range_breaks_the_session(role, channel, message):
+    peer, controller = connected(role=role, channel=channel)
+    with pytest.raises(WireError, match="malformed"):
+        controller.open(*peer.seal([message]))
+    assert controller.is_broken
 
 
 def test_lengths_are_bytes_also_for_buffers_of_other_items():
