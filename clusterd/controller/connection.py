@@ -1,7 +1,8 @@
 """One peer's connection to one endpoint: what is said to it, in batches, within its window, kept until it has arrived.
 
 Invariants: what is beyond the window waits in `backlog`, in order and counted; `_unacked` holds exactly what was sealed and is not
-acknowledged, where the owner asked for that. Nothing is said on a connection that is gone.
+acknowledged, where the owner asked for that. Nothing is sent on a connection that is gone; where the owner wants it back it is
+kept in its place.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 # Payload frames over this total end a batch: a small message behind them should not wait for all of them.
 BATCH_PAYLOAD_BYTES = 4 * 1024 * 1024
-# Frames of a batch: half of what a message may have, since the last message added may bring several.
+# Frames of a batch: half of what a message may have. A message that would bring more begins a batch of its own.
 BATCH_FRAMES = 512
+# So does one that would fill a header alone.
+LARGE_BODY_BYTES = frames.BATCH_HEADER_BYTES // 2
 
 
 class Connection:
@@ -58,7 +61,7 @@ class Connection:
         self.since = now
         # Who attached: a Client, Engine or Agent of the hub; None until then.
         self.owner: Any = None
-        # True once ZeroMQ has said that the peer is gone, or it was replaced: nothing is sent any more.
+        # True once the peer is known to be gone, or was cut or replaced: nothing is sent any more.
         self.is_gone = False
         # Keep what is sent until it is acknowledged, so that a peer that comes back gets it again (results to clients).
         self.keeps_unacked = False
@@ -78,11 +81,13 @@ class Connection:
 
     def say(self, message: Any, size: int, payload: Sequence[Any] = (), digests: Sequence[bytes] | None = None) -> None:
         """Queue a message for the end of this turn. `size`: bytes of its body, near enough; the payload is counted here."""
-        if self.is_gone:
+        if self.is_gone and not self.keeps_unacked:
             return
         if not self.is_dirty:
             self.is_dirty = True
             self.endpoint.dirty.append(self)
+        if size > LARGE_BODY_BYTES or (payload and len(self._batch_payload) + len(payload) > BATCH_FRAMES):
+            self.close_batch()
         self._batch.append(message)
         self._batch_size += size + 64
         if payload:
@@ -98,11 +103,14 @@ class Connection:
             self.close_batch()
 
     def close_batch(self) -> None:
-        """Send what is queued, or put it behind the backlog."""
+        """Send what is queued, or put it behind the backlog; who leaves too much unread of what nobody keeps is cut."""
         if not self._batch:
             return
         size = self._batch_size + self._payload_size
-        if self.backlog or not self.session.has_window:
+        limit = self.endpoint.max_unread
+        if limit is not None and self.session.unacked_bytes > limit:
+            self.endpoint.cut(self, f"it has not read {self.session.unacked_bytes} bytes")
+        elif self.backlog or self.is_gone or not self.session.has_window:
             self.backlog.append((self._batch, self._batch_payload, self._batch_digests, size))
             self.backlog_bytes += size
         else:
@@ -124,7 +132,7 @@ class Connection:
         """All that was said here and is not known to have arrived, oldest first; the connection keeps nothing of it."""
         self.prune()
         waiting: list[tuple[Sequence[Any], Sequence[Any], Sequence[bytes], int]] = [
-            (messages, payload, digests, 0) for _, messages, payload, digests in self._unacked
+            (messages, payload, digests, sum(map(len, payload))) for _, messages, payload, digests in self._unacked
         ]
         waiting.extend(self.backlog)
         if self._batch:

@@ -2,11 +2,13 @@
 
 It verifies everything before anybody else sees it, answers what concerns the connection itself (Hello, unknown sessions), and hands
 the rest to the owner. Invariants: nothing unverified changes a connection that exists; a connection without a correct
-Attach is bound to nobody; what is beyond a peer's window waits here, counted, never in ZeroMQ.
+Attach is bound to nobody; what is beyond a peer's window waits here, counted, never in ZeroMQ. Whatever a peer says, and whatever
+its handler makes of it, costs that peer its connection at most.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +17,7 @@ from clusterd.controller.servers import PeerGone
 from clusterd.core.wire import frames, handshake
 from clusterd.core.wire.messages import Refuse
 from clusterd.core.wire.session import Replayed
-from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, VersionMismatch, WireError
+from clusterd.errors import AuthenticationError, LimitExceeded, VersionMismatch, WireError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from clusterd.core.wire.session import Session
     from clusterd.system.process import ProcessIdentity
 
+log = logging.getLogger(__name__)
 # Connections that have said Hello and nothing more: a bound for who replays Hellos.
 MAX_UNATTACHED = 1024
 UNATTACHED_SECONDS = 10.0
@@ -44,15 +47,15 @@ class Owner(Protocol):
     """Who gets what the endpoint has verified."""
 
     def attach(self, connection: Connection, message: Any, now: float) -> None:
-        """Handle the first message of a new connection: bind it by `connection.owner = ...`, or raise ClusterdError to refuse."""
+        """Handle the first message of a new connection: bind it by `connection.owner = ...`, or raise Refused."""
 
     def receive(
         self, connection: Connection, messages: list[Any], payload: list[Any], digests: list[bytes] | None, now: float
     ) -> None:
-        """Handle messages of an attached peer."""
+        """Handle messages of an attached peer; raise WireError for nonsense: what came before it counts, the connection ends."""
 
     def disconnected(self, connection: Connection, reason: str, now: float) -> None:
-        """Handle the end of an attached connection."""
+        """Handle the end of an attached connection. Never called from within `say`."""
 
 
 class Endpoint:
@@ -69,6 +72,8 @@ class Endpoint:
         owner: who gets the messages.
         counters: by kind, what is dropped; shared with the server.
         acks_when_flushed: acknowledge nothing before `flush`: until then what follows from a message is on its way to nobody.
+        max_unread: a peer that leaves more bytes than this unread is cut (control: it asks anew when it is back); None: never, what it
+            does not read is kept (data).
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Endpoint:
         owner: Owner,
         counters: Counter[str],
         acks_when_flushed: bool = False,
+        max_unread: int | None = None,
     ) -> None:
         self._server = server
         self.name = name
@@ -106,7 +112,10 @@ class Endpoint:
         self._owed: dict[bytes, float] = {}
         # Since when the first of them may be owed; None when none is.
         self.owed_since: float | None = None
-        # Monotonic time of this turn of the loop.
+        # Connections that ended while something was sent to them, with the reason; their owners have not been told.
+        self._ended: list[tuple[Connection, str]] = []
+        self.max_unread = max_unread
+        # Monotonic time of the last `receive`.
         self._now = 0.0
         # How often each kind of bad message was dropped (PROTOCOL.md section 10).
         self.counters = counters
@@ -135,7 +144,7 @@ class Endpoint:
     def _take_all(self, arrived: Iterator[tuple[bytes, list[Any] | None, str]], now: float) -> None:
         for peer, parts, why in arrived:
             if parts is None:
-                self._lost(peer, why)
+                self._lost(peer, why, now)
             else:
                 self._take(peer, parts, now)
 
@@ -151,10 +160,20 @@ class Endpoint:
             self.counters[_COUNTER_OF.get(type(error), "malformed")] += 1
             if connection is not None and connection.session.is_broken:
                 self._reset(connection, bytes(parts[0]), f"it sent an unusable message: {error.message}", now)
-        else:
-            if self._acks_when_flushed:
-                self._heard.append(connection.session)
+            return
+        if self._acks_when_flushed:
+            self._heard.append(connection.session)
+        try:
             self._deal(connection, content.messages, payload, content.digests, now)
+        except WireError as error:
+            # Signed, well-formed, and nonsense.
+            self.counters["malformed"] += 1
+            self._reset(connection, mac, f"it sent nonsense: {error.message}", now)
+        except Exception:
+            # A bug of ours. To end here would leave everybody without a controller, and again when the same message is sent again.
+            log.exception("failed at a message of %s", connection.owner.name if connection.owner else connection.role)
+            self.counters["failed"] += 1
+            self._reset(connection, mac, "its message could not be handled: see the controller's log", now)
 
     def _deal(
         self, connection: Connection, messages: list[Any], payload: Any, digests: list[bytes] | None, now: float
@@ -164,22 +183,23 @@ class Endpoint:
             if session.must_ack:
                 self._mark_dirty(connection)
             else:
-                self._owed.setdefault(connection.routing_id, now)
-                if self.owed_since is None:
-                    self.owed_since = now
+                self._owe(connection.routing_id, now)
         if connection.keeps_unacked:
             connection.prune()
         if connection.backlog:
             connection.flush_backlog()
         if connection.owner is not None:
             self._owner.receive(connection, messages, payload, digests, now)
-            return
-        if not messages:
-            return
+        elif messages:
+            self._attach(connection, messages, payload, digests, now)
+
+    def _attach(
+        self, connection: Connection, messages: list[Any], payload: Any, digests: list[bytes] | None, now: float
+    ) -> None:
         try:
             self._owner.attach(connection, messages[0], now)
-        except ClusterdError as error:
-            self.counters["impostor" if error.code == "token" else "refused"] += 1
+        except handshake.Refused as error:
+            self.counters["impostor" if error.code == "token" else "malformed"] += 1
             self.transmit(connection, [Refuse(b"", error.code, error.message, error.hint)], (), ())
             self.forget(connection)
             return
@@ -241,21 +261,31 @@ class Endpoint:
             connection.close_batch()
             session = connection.session
             if session.must_ack and not connection.is_gone:
-                self._send(connection.routing_id, session.seal(()))
+                self._acknowledge(connection, self._now)
 
-    def acknowledge(self, before: float) -> None:
+    def acknowledge(self, before: float, now: float) -> None:
         """Send the bare acknowledgements owed since `before` or longer: nothing came along to carry them."""
-        owed, self.owed_since = self._owed, None
-        for peer, since in list(owed.items()):
+        owed, self._owed, self.owed_since = self._owed, {}, None
+        for peer, since in owed.items():
             connection = self.connections.get(peer)
             if connection is None or not connection.session.owes_ack:
-                del owed[peer]
-            elif since <= before:
-                del owed[peer]
-                self._send(peer, connection.session.seal(()))
-            elif self.owed_since is None:
-                # Dicts keep order: the first that stays is the one that waits longest.
-                self.owed_since = since
+                continue
+            if since <= before:
+                self._acknowledge(connection, now)
+            else:
+                self._owe(peer, since)
+
+    def _acknowledge(self, connection: Connection, now: float) -> None:
+        if self._server.is_congested(connection.routing_id):
+            # It does not read: they would heap up. One that comes later says as much.
+            self._owe(connection.routing_id, now)
+        else:
+            self._send(connection.routing_id, connection.session.seal(()))
+
+    def _owe(self, peer: bytes, since: float) -> None:
+        self._owed.setdefault(peer, since)
+        if self.owed_since is None or since < self.owed_since:
+            self.owed_since = since
 
     def transmit(
         self, connection: Connection, messages: Sequence[Any], payload: Sequence[Any], digests: Sequence[bytes]
@@ -270,7 +300,9 @@ class Endpoint:
         try:
             self._server.send(routing_id, parts)
         except PeerGone as error:
-            self._lost(routing_id, str(error))
+            connection = self.connections.get(routing_id)
+            if connection is not None:
+                self.cut(connection, str(error))
 
     # --- connections that end ---
 
@@ -291,12 +323,25 @@ class Endpoint:
             self.counters["late"] += 1
             self.forget(connection)
 
-    def _lost(self, routing_id: bytes, reason: str) -> None:
+    def cut(self, connection: Connection, reason: str) -> None:
+        """End a connection in the middle of whatever is being done; its owner is told by `tell_ended`."""
+        self.forget(connection)
+        self._ended.append((connection, reason))
+
+    def tell_ended(self, now: float) -> bool:
+        """Tell the owners of connections that have ended since the last time; True when there were any."""
+        ended, self._ended = self._ended, []
+        for connection, reason in ended:
+            if connection.owner is not None:
+                self._owner.disconnected(connection, reason, now)
+        return bool(ended)
+
+    def _lost(self, routing_id: bytes, reason: str, now: float) -> None:
         connection = self.connections.get(routing_id)
         if connection is not None:
             self.forget(connection)
             if connection.owner is not None:
-                self._owner.disconnected(connection, reason, self._now)
+                self._owner.disconnected(connection, reason, now)
 
     def _reset(self, connection: Connection, mac: bytes, reason: str, now: float) -> None:
         self._send(connection.routing_id, handshake.reset(self._key, mac))

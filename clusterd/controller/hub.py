@@ -25,7 +25,6 @@ from clusterd.core.wire.messages import (
     EnginesChanged,
     EngineState,
 )
-from clusterd.errors import WireError
 from clusterd.system import process
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Hub:
         """Bind a connection to who its first message proves.
 
         Raises:
-            WireError: it is no Attach. handshake.Refused: wrong token.
+            Refused: it is no Attach, or the token is wrong.
         """
         match message:
             case AttachClient():
@@ -91,7 +90,7 @@ class Hub:
             case AttachAgent():
                 self._attach_agent(connection, message, now)
             case _:
-                raise WireError(f"{type(message).__name__} before Attach")
+                raise handshake.Refused("malformed", f"{type(message).__name__} before Attach")
 
     def _attach_client(self, connection: Connection, message: AttachClient, now: float) -> None:
         client = self.clients.get(message.uuid)
@@ -113,9 +112,9 @@ class Hub:
             waiting: Any = client.data.take_unsent() if client.data is not None else client.undelivered
             client.undelivered, client.undelivered_bytes = [], 0
             client.data = connection
-            connection.keeps_unacked = True
             connection.say(attached, 32)
             connection.close_batch()
+            connection.keeps_unacked = True
             connection.inherit(waiting)
             self._work.client_attached(client, now)
         else:
@@ -166,7 +165,7 @@ class Hub:
         elif agent.connection is not None:
             _replace(agent.connection)
         agent.engine_set, agent.host, agent.pid = message.engine_set, message.host, message.pid
-        agent.generation, agent.last_heard, agent.lost_at = message.generation, now, None
+        agent.generation, agent.last_heard = message.generation, now
         connection.owner = agent
         agent.connection = connection
         connection.say(Attached(handshake.token_of(self._secret, "agent", message.uuid), -1, is_same), 32)
@@ -228,7 +227,7 @@ class Hub:
 
     def _check(self, role: str, uuid: bytes, token: bytes, *, has_spoken: bool) -> None:
         if len(uuid) != UUID_SIZE:
-            raise WireError(f"a uuid of {len(uuid)} bytes")
+            raise handshake.Refused("malformed", f"a uuid of {len(uuid)} bytes")
         is_proven = handshake.is_token(self._secret, role, uuid, token) if token else not has_spoken
         if not is_proven:
             raise handshake.Refused(
@@ -259,13 +258,12 @@ class Hub:
                     self._work.engine_suspect(owner, now)
                     log.warning("engine %d (%s) lost its connection: %s", owner.id, owner.name, reason)
             case Agent():
-                self.agent_disconnected(owner, connection, reason, now)
+                self.agent_disconnected(owner, connection, reason)
 
-    def agent_disconnected(self, agent: Agent, connection: Connection, reason: str, now: float) -> None:
+    def agent_disconnected(self, agent: Agent, connection: Connection, reason: str) -> None:
         """The agent's link is gone; its engines go on."""
         if agent.connection is connection:
             agent.connection = None
-            agent.lost_at = now
             self.notify_agent(agent, "lost")
             log.warning("lost the agent of %s on %s (%s); its engines go on", agent.engine_set, agent.host, reason)
 

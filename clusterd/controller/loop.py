@@ -19,7 +19,7 @@ from clusterd.controller.peers import Agent, Client, Engine, Loss
 from clusterd.system import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from clusterd.controller.connection import Connection
     from clusterd.controller.direct import Requests
@@ -76,10 +76,14 @@ class Loop:
         # Why the loop is to end; None while it runs.
         self.ends_because: str | None = None
 
-    def run(self, endpoints: dict[str, Endpoint]) -> str:
-        """Turn until somebody asks for the end; returns why."""
+    def serve(self, endpoints: dict[str, Endpoint]) -> None:
+        """Serve these endpoints in `turn`."""
         self._endpoints = [endpoints[name] for name in ORDER]
         self._by_urgency = [endpoints[name] for name in SENDING_ORDER]
+
+    def run(self, endpoints: dict[str, Endpoint]) -> str:
+        """Turn until somebody asks for the end; returns why."""
+        self.serve(endpoints)
         # ZeroMQ's poll costs three times the system's; it is needed only where there are ZeroMQ sockets.
         is_unix = all(isinstance(endpoint.pollable(), int) for endpoint in self._endpoints)
         poller: Any = select.poll() if is_unix else zmq.Poller()
@@ -91,28 +95,37 @@ class Loop:
         is_idle = True
         while self.ends_because is None:
             ready = poller.poll(self._timeout() if is_idle else shortly)
-            now = self._operations.now = time.monotonic()
-            if ready:
-                readable = {pollable for pollable, _ in ready}
-                for pollable, endpoint in by_pollable.items():
-                    if pollable in readable:
-                        endpoint.receive(now)
-                if self._wakeup in readable:
-                    self._drain_wakeup()
+            now = time.monotonic()
+            readable = {pollable for pollable, _ in ready}
+            if self._wakeup in readable:
+                self._drain_wakeup()
             is_idle = not ready
-            is_due = is_idle or now >= self._next_house
-            if is_due:
-                self._next_house = now + HOUSE_SECONDS
-                self._keep_house(now)
-            self._tasks.settle(now)
-            self._hub.announce()
-            fault.point("controller.turn.before_flush")
-            self._flush()
-            fault.point("controller.turn.after_flush")
-            if is_due:
-                self._acknowledge(now)
+            arrived = [endpoint for pollable, endpoint in by_pollable.items() if pollable in readable]
+            self.turn(arrived, now, is_due=is_idle or now >= self._next_house)
         self._flush()
         return self.ends_because
+
+    def turn(self, readable: Sequence[Endpoint], now: float, *, is_due: bool = True) -> None:
+        """Take what has arrived on these endpoints, do what follows, send. `is_due`: also what time asks for."""
+        self._operations.now = now
+        for endpoint in readable:
+            endpoint.receive(now)
+        if is_due:
+            self._next_house = now + HOUSE_SECONDS
+            self._keep_house(now)
+        self._act(now)
+        if is_due:
+            self._acknowledge(now)
+        # Who turned out to be gone when it was spoken to: that is news, and may be for others.
+        while any([endpoint.tell_ended(now) for endpoint in self._endpoints]):  # noqa: C419 - each of them
+            self._act(now)
+
+    def _act(self, now: float) -> None:
+        self._tasks.settle(now)
+        self._hub.announce()
+        fault.point("controller.turn.before_flush")
+        self._flush()
+        fault.point("controller.turn.after_flush")
 
     @property
     def has_engines(self) -> bool:
@@ -134,7 +147,7 @@ class Loop:
     def _acknowledge(self, now: float) -> None:
         for endpoint in self._endpoints:
             if endpoint.owed_since is not None and endpoint.owed_since + ACK_DELAY <= now:
-                endpoint.acknowledge(now - ACK_DELAY)
+                endpoint.acknowledge(now - ACK_DELAY, now)
 
     def _flush(self) -> None:
         for endpoint in self._by_urgency:

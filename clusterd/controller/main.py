@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Wire ids are reserved in blocks, so that the file is not written for each engine, and none is ever given twice.
 ID_BLOCK = 1024
 MIN_RECORDS = 1000
+# Replies and notices that a peer leaves unread on its control connection: it can ask for all of them again.
+MAX_UNREAD = 8 * 1024 * 1024
 
 
 def main(argv: Sequence[str]) -> int:
@@ -237,6 +239,7 @@ class Controller:
                 owner=loop,
                 counters=bound.counters[name],
                 acks_when_flushed=name == "engine-data",
+                max_unread=MAX_UNREAD if name.endswith("control") else None,
             )
         return loop, endpoints
 

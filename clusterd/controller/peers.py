@@ -144,7 +144,6 @@ class Agent:
         "host",
         "last_heard",
         "launch",
-        "lost_at",
         "missing",
         "pid",
         "slots",
@@ -164,7 +163,10 @@ class Agent:
         self.slots: list[SlotReport] = []
         self.warnings: list[str] = []
         self.last_heard = now
-        # Monotonic time at which its connection was lost; None while it has one.
-        self.lost_at: float | None = None
         # Engines that should be its own and were not in its Attach: dead, but how is perhaps told in what follows.
         self.missing: list[Engine] = []
+
+    @property
+    def name(self) -> str:
+        """For logs and error texts."""
+        return f"agent of {self.engine_set} on {self.host} (pid {self.pid})"
