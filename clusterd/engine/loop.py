@@ -187,7 +187,7 @@ class Loop:
             if function is None:
                 self._park(dispatch, body, frames)
                 return
-        if self._finished and (function is None or function.mean_seconds > _SHORT_SECONDS):
+        if self._finished:
             self._flush()
         has_results = bool(self._finished or self._outbox) or self._link.has_unacked
         if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time(), has_results=has_results):
@@ -199,7 +199,7 @@ class Loop:
         self._completed += 1
         self._page.end(outcome.finished, is_failed=outcome.status == m.STATUS_ERROR)
         if function is not None:
-            function.mean_seconds += (outcome.finished - outcome.started - function.mean_seconds) * 0.25
+            function.took(outcome.finished - outcome.started)
         fault.point("engine.task.after_run")
         self._add_outcome(dispatch, outcome)
 

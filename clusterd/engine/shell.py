@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from IPython.core import interactiveshell
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
@@ -103,6 +105,8 @@ class EngineShell(InteractiveShell):  # type: ignore[misc]
     displayhook_class = Type(EngineDisplayHook)
     display_pub_class = Type(EngineDisplayPublisher)
     compiler_class = Type(EngineCompiler)
+    # In place of the trait: IPython 8 reads the location while the shell is built.
+    profile_dir = SimpleNamespace(location="")
 
     def __init__(self, **kwargs: Any) -> None:
         self.cell = ""
@@ -204,7 +208,17 @@ def build_shell() -> EngineShell:
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.cache_size = 0
     config.InteractiveShell.enable_html_pager = False
-    shell: EngineShell = EngineShell.instance(config=config)
+    # IPython 8 makes a directory for %store while it is built; ours keeps that in memory, as all else.
+    made_for_store = getattr(interactiveshell, "PickleShareDB", None)
+    interactiveshell.PickleShareDB = lambda _path: {}
+    try:
+        shell: EngineShell = EngineShell.instance(config=config)
+    finally:
+        if made_for_store is None:
+            del interactiveshell.PickleShareDB
+        else:
+            interactiveshell.PickleShareDB = made_for_store
+    shell.db = {}
     # get_ipython and exit are to be found by applied functions too, not only by cells; entered once, the trap is a
     # counter for each cell.
     shell.builtin_trap.__enter__()
