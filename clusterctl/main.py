@@ -52,6 +52,7 @@ class _Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = getattr(import_module(f"clusterctl.commands.{cmd_name}"), cmd_name)
+        command.short_help = VERBS[cmd_name]  # shells show it beside the word
         return command
 
     def resolve_command(
