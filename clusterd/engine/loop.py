@@ -187,7 +187,7 @@ class Loop:
             if function is None:
                 self._park(dispatch, body, frames)
                 return
-        if self._finished:
+        if self._finished and (function is None or function.mean_seconds > _SHORT_SECONDS):
             self._flush()
         has_results = bool(self._finished or self._outbox) or self._link.has_unacked
         if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time(), has_results=has_results):
