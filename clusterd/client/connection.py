@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ log = logging.getLogger("clusterd.client")
 # close() waits for the thread, which says goodbye and ends in milliseconds.
 CLOSE_TIMEOUT = 5.0
 CANCEL_TIMEOUT = 5.0
+# A recall takes some milliseconds; one that takes longer is most likely of a task that runs.
+RECALL_SECONDS = 0.25
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -122,16 +125,21 @@ class Connection:
         for future in queued:
             future._fail(None if is_cancelling else TaskAborted("the task was aborted before it was sent"))  # noqa: SLF001
         known = set(map(id, queued))
-        names = [future._id for future in futures if id(future) not in known and not future.done()]  # noqa: SLF001
-        if not names or self.requests.refusal is not None:
+        sent = [future for future in futures if id(future) not in known and not future.done()]
+        if not sent or self.requests.refusal is not None:
             return len(queued)
-        answer = self.requests.ask(m.Abort, names, None)
+        answer = self.requests.ask(m.Abort, [future._id for future in sent], None)  # noqa: SLF001
         if not is_waiting or self.is_turning or is_in_event_loop():
             return len(queued)
         try:
-            return len(queued) + int(answer.result(CANCEL_TIMEOUT).get("aborted", 0))
+            aborted = int(answer.result(CANCEL_TIMEOUT).get("aborted", 0))
         except (TimeoutError, ControllerLost):
             return len(queued)
+        # What an engine holds is called back, and nobody can say yet which of it has begun.
+        deadline = time.monotonic() + RECALL_SECONDS
+        for future in sent:
+            future.wait(max(0.0, deadline - time.monotonic()))
+        return len(queued) + max(aborted, sum(future.was_ended_early for future in sent))
 
     # --- the end ---
 

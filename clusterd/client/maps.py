@@ -179,7 +179,7 @@ class MapFuture(LightFuture):
         with self._news.lock:
             self._outstanding -= 1
             if chunk._is_error or chunk._state == CANCELLED:
-                if not self._is_stopped or not _is_aborted(chunk):
+                if not self._is_stopped or not chunk.was_ended_early:
                     failed = self._failed is None or chunk._span.start < self._failed._span.start
                     self._failed = chunk if failed else self._failed
             else:
@@ -294,7 +294,7 @@ class MapFuture(LightFuture):
     def _values(self, chunk: TaskFuture, deadline: float | None) -> list[Any]:
         if not chunk.done() and not chunk.wait(None if deadline is None else _left(deadline)):
             raise TimeoutError(f"{self._describe()} did not end in time")
-        if _is_aborted(chunk):
+        if chunk.was_ended_early:
             # Given up because of another one's failure, which is what the user wants to see.
             if self._failed is not None:
                 self._failed.result()
@@ -333,11 +333,3 @@ def _left(deadline: float | None) -> float:
     if left <= 0:
         raise TimeoutError("the map did not end in time")
     return left
-
-
-def _is_aborted(chunk: TaskFuture) -> bool:
-    return (
-        chunk._state == CANCELLED
-        or isinstance(chunk._error, TaskAborted)
-        or getattr(chunk._answer, "code", "") == "aborted"
-    )

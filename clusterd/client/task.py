@@ -13,7 +13,7 @@ from clusterd.client.future import CANCELLED, FINISHED, LightFuture, Owner
 from clusterd.core.wire import payload
 from clusterd.core.wire.frames import find_body
 from clusterd.core.wire.messages import STATUS_OK, Deliver, Failed
-from clusterd.errors import ClusterdError, TaskError
+from clusterd.errors import ClusterdError, TaskAborted, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,6 +135,15 @@ class TaskFuture(LightFuture):
     def abort(self) -> bool:
         """As `cancel`, but `result` raises TaskAborted."""
         return not self.done() and self._owner.end_early([self], is_cancelling=False) == 1
+
+    @property
+    def was_ended_early(self) -> bool:
+        """True when it was cancelled or aborted before it ran."""
+        return (
+            self._state == CANCELLED
+            or isinstance(self._error, TaskAborted)
+            or (isinstance(self._answer, Failed) and self._answer.code == TaskAborted.code)
+        )
 
     # --- for the book ---
 
