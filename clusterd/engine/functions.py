@@ -16,21 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_ENTRIES = 1024
-UNKNOWN = float("inf")
 MAX_BYTES = 128 * 1024 * 1024
 
 
 class HeldFunction:
-    """One function. `call` is set by the first `load`; `links` are those of it and of what came with it.
+    """One function. `call` is set by the first `load`; `links` are those of it and of what came with it."""
 
-    `mean_seconds` is a moving average of its calls' durations; UNKNOWN, which is long, until the first one is over.
-    """
-
-    __slots__ = ("_body", "_frames", "call", "links", "mean_seconds", "name", "size")
+    __slots__ = ("_body", "_frames", "call", "links", "name", "size")
 
     def __init__(self, name: str, body: Any, frames: Sequence[Any]) -> None:
         self.name = name
-        self.mean_seconds = UNKNOWN
         self._body = body
         self._frames = frames
         # The frames stay alive as long as arrays in the function's closure: they count for good.
@@ -50,11 +45,6 @@ class HeldFunction:
             self.call = call
             self._body = self._frames = ()
         return self.call
-
-    def took(self, seconds: float) -> None:
-        """Note how long a call took."""
-        mean = self.mean_seconds
-        self.mean_seconds = seconds if mean == UNKNOWN else mean + (seconds - mean) * 0.25
 
 
 class Functions:

@@ -1,9 +1,9 @@
 """The engine's life after its start: receive, run, send, in the main thread; nothing else runs beside user code.
 
-Results wait for each other only while the next task is known to be short, and never longer than FLUSH_SECONDS. What was
-sent stays in the link until the controller has acknowledged it; what a lost connection leaves unacknowledged is sent
-again. Invariants: a dispatch is in exactly one of `_queue`, `_parked`, running, or answered; while a task may be long
-nothing that is finished waits behind it.
+A result is sent before the next task begins, because any task may be long, also one whose function was short a thousand
+times: what is finished would wait behind it, and nobody could fetch it. What was sent stays in the link until the controller
+has acknowledged it; what a lost connection leaves unacknowledged is sent again. Invariants: a dispatch is in exactly one of
+`_queue`, `_parked`, running, or answered; nothing that is finished waits behind a task while the link takes it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ if TYPE_CHECKING:
     from clusterd.engine.functions import Functions, HeldFunction
     from clusterd.link import Link
 
-FLUSH_SECONDS = 0.001
-"""A finished result waits no longer than this for others to travel with."""
-# A function is expected to be short when its calls took less than this on average: four of them fit into FLUSH_SECONDS.
-_SHORT_SECONDS = 0.000_25
-# One message carries at most about this much in its header, and this many frames (of 1,024 that a controller takes).
+# Results that had to wait travel together: at most about this much in one header, and this many frames (of 1,024 that a
+# controller takes).
 _BATCH_BYTES = 256 * 1024
 _BATCH_FRAMES = 512
 # How long an engine that is told to end waits for the answer to its Attach, in order to say goodbye.
@@ -80,12 +77,7 @@ class Loop:
         self._queue: deque[tuple[m.Dispatch, Any, Sequence[Any]]] = deque()
         # Those that wait for a function that was asked for, by its digest.
         self._parked: dict[bytes, list[tuple[m.Dispatch, Any, Sequence[Any]]]] = {}
-        # The batch that is being filled: results (and NotRun), and the frames that they own.
-        self._finished: list[m.Result | m.NotRun] = []
-        self._finished_frames: list[Any] = []
-        self._finished_bytes = 0
-        self._flush_at = 0.0
-        # Full batches (messages, frames, bytes) that the link cannot take now: no connection, or no window.
+        # Answers (messages, frames, bytes) that the link cannot take now: no connection, or no window.
         self._outbox: deque[tuple[Sequence[Any], Sequence[Any], int]] = deque()
         # Sum of their bytes.
         self._outbox_bytes = 0
@@ -117,9 +109,6 @@ class Loop:
             while not self._is_stopping:
                 if self._queue and self._may_begin():
                     self._run_next()
-                    if self._finished and time.monotonic() >= self._flush_at:
-                        self._flush()
-                        self._handle(self._link.receive())
                 else:
                     self._flush()
                     self._wait()
@@ -131,8 +120,7 @@ class Loop:
             # The controller may have registered us already: a connection that just breaks would leave a suspect behind.
             self._handle(self._link.wait(end - time.monotonic()))
         for dispatch, _, _ in [*self._queue, *(held for parked in self._parked.values() for held in parked)]:
-            self._finished.append(m.NotRun(dispatch.task, dispatch.attempt, "dropped"))
-        self._flush()
+            self._answer(m.NotRun(dispatch.task, dispatch.attempt, "dropped"), (), 0)
         self._link.close(goodbye=self.problem or "stopped")
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -149,7 +137,7 @@ class Loop:
             self._controller = welcome.controller
         held = [(dispatch.task, dispatch.attempt) for dispatch, _, _ in self._queue]
         held += [(dispatch.task, dispatch.attempt) for parked in self._parked.values() for dispatch, _, _ in parked]
-        unsent = [message for messages, _, _ in self._outbox for message in messages] + self._finished
+        unsent = [message for messages, _, _ in self._outbox for message in messages]
         held += [(message.task, message.attempt) for message in unsent if isinstance(message, m.Result)]
         about = {"token": token, "controller": self._controller, "held": held, "completed": self._completed}
         if self._wire_id >= 0:
@@ -159,7 +147,6 @@ class Loop:
 
     def _forget_not_run(self) -> None:
         # The same attempt may be dispatched to us again by the new controller: what was not run of the old one's would pass for that.
-        self._finished = [message for message in self._finished if isinstance(message, m.Result)]
         outbox = [
             ([message for message in messages if isinstance(message, m.Result)], frames, size)
             for messages, frames, size in self._outbox
@@ -172,7 +159,7 @@ class Loop:
     def _may_begin(self) -> bool:
         if self._link.is_clear and not self._outbox:
             return True
-        self._flush()  # what is finished counts
+        self._flush()
         if self._link.is_attached or self._outbox_bytes >= OUTBOX_BYTES:
             return False
         # Disconnected: go on with what is here, and keep dialling.
@@ -187,23 +174,19 @@ class Loop:
             if function is None:
                 self._park(dispatch, body, frames)
                 return
-        if self._finished and (function is None or function.mean_seconds > _SHORT_SECONDS):
-            self._flush()
-        has_results = bool(self._finished or self._outbox) or self._link.has_unacked
+        has_results = bool(self._outbox) or self._link.has_unacked
         if not self._page.begin(dispatch.order, dispatch.task, dispatch.attempt, time.time(), has_results=has_results):
-            self._add(m.NotRun(dispatch.task, dispatch.attempt, "recalled"), (), 0)
+            self._answer(m.NotRun(dispatch.task, dispatch.attempt, "recalled"), (), 0)
             return
         fault.point("engine.task.before_run")
         outcome = self._executor.run(dispatch.kind, function, body, frames)
         del body, frames  # arguments go before the result waits
         self._completed += 1
         self._page.end(outcome.finished, is_failed=outcome.status == m.STATUS_ERROR)
-        if function is not None:
-            function.took(outcome.finished - outcome.started)
         fault.point("engine.task.after_run")
-        self._add_outcome(dispatch, outcome)
+        self._answer_with(dispatch, outcome)
 
-    def _add_outcome(self, dispatch: m.Dispatch, outcome: Outcome) -> None:
+    def _answer_with(self, dispatch: m.Dispatch, outcome: Outcome) -> None:
         limits = self._link.welcome.limits if self._link.welcome is not None else m.Limits()
         size = len(outcome.body)
         if outcome.frames:
@@ -215,7 +198,7 @@ class Loop:
             )
             outcome.status, outcome.body, outcome.frames = m.STATUS_ERROR, self._executor.failure(refusal), ()
         body, frames = place_body(outcome.body, outcome.frames)
-        self._add(
+        self._answer(
             m.Result(
                 dispatch.task,
                 dispatch.attempt,
@@ -229,33 +212,40 @@ class Loop:
                 outcome.display,
             ),
             frames,
-            len(body) + len(outcome.stdout) + len(outcome.stderr) + (_BATCH_BYTES if outcome.display else 0),
+            # Of rich output nobody has counted the bytes: it travels alone.
+            len(body) + len(outcome.stdout) + len(outcome.stderr) + (_BATCH_BYTES if outcome.display else 64),
         )
 
-    def _add(self, message: m.Result | m.NotRun, frames: Sequence[Any], size: int) -> None:
-        if not self._finished:
-            self._flush_at = time.monotonic() + FLUSH_SECONDS
-        self._finished.append(message)
-        self._finished_frames += frames
-        self._finished_bytes += size + 64
-        if self._finished_bytes >= _BATCH_BYTES or len(self._finished_frames) >= _BATCH_FRAMES:
-            self._flush()
+    def _answer(self, message: m.Result | m.NotRun, frames: Sequence[Any], size: int) -> None:
+        """Send it, or keep it behind what waits."""
+        if frames:
+            size += sum(map(len, frames))
+        self._outbox.append(([message], frames, size))
+        self._outbox_bytes += size
+        self._flush()
 
     def _flush(self) -> None:
-        """Send all that is finished, as far as the link takes it."""
-        if self._finished:
-            size = self._finished_bytes
-            if self._finished_frames:
-                size += sum(map(len, self._finished_frames))
-            self._outbox.append((self._finished, self._finished_frames, size))
-            self._outbox_bytes += size
-            self._finished, self._finished_frames, self._finished_bytes = [], [], 0
-        while self._outbox and self._link.is_clear:
-            messages, frames, size = self._outbox.popleft()
+        """Send what waits, as far as the link takes it."""
+        outbox = self._outbox
+        while outbox and self._link.is_clear:
+            messages, frames, size = outbox.popleft()
             self._outbox_bytes -= size
+            if outbox:
+                messages, frames = self._join(messages, frames, size)
             fault.point("engine.result.before_send")
             self._link.send(messages, frames)
             fault.point("engine.result.after_send")
+
+    def _join(self, messages: Sequence[Any], frames: Sequence[Any], size: int) -> tuple[list[Any], list[Any]]:
+        """What goes in one message with the first that waits: as much as follows and fits."""
+        outbox, batch, batch_frames = self._outbox, [*messages], [*frames]
+        while outbox and size + outbox[0][2] <= _BATCH_BYTES and len(batch_frames) + len(outbox[0][1]) <= _BATCH_FRAMES:
+            more, more_frames, more_size = outbox.popleft()
+            self._outbox_bytes -= more_size
+            size += more_size
+            batch += more
+            batch_frames += more_frames
+        return batch, batch_frames
 
     def _park(self, dispatch: m.Dispatch, body: Any, frames: Sequence[Any]) -> None:
         """Keep it until its function comes; ask once."""

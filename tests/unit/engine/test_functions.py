@@ -67,17 +67,6 @@ def test_a_failed_load_is_tried_again(monkeypatch):
     assert functions.get(b"d").load() is len
 
 
-def test_the_mean_of_the_durations_follows_them():
-    functions = Functions()
-    add(functions, b"a")
-    function = functions.get(b"a")
-    assert function.mean_seconds == float("inf")
-    function.took(1.0)
-    assert function.mean_seconds == 1.0
-    function.took(2.0)
-    assert function.mean_seconds == 1.25
-
-
 def test_sources_that_come_along_are_shown_in_tracebacks():
     namespace = {}
     exec(compile("\n\n\ndef fail():\n    raise ValueError(1)\n", "<the cell>", "exec"), namespace)  # noqa: S102
