@@ -302,6 +302,7 @@ def test_another_controller_gets_results_but_places_the_rest_anew(bench):
     here.loop._handle([Up(m.Attached(b"t", 7), link.welcome, True)])
     here.receive(*(here.dispatch(m.EXECUTE, f"n = {n}") for n in range(3)))
     here.loop._handle(link.receive())
+    link.is_clear = False
     here.loop._run_next()
     assert here.loop.attach(b"").held == [(b"task 2", 0), (b"task 3", 0), (b"task 1", 0)]
     here.loop._handle([link.down()])
