@@ -42,8 +42,10 @@ TARGETS: dict[str, Target] = {
     "start": Target("`clusterctl start -n 4`, from nothing", "scenarios.start.start_4_s", "lower", 1.0, "s"),
     "scale": Target("`scale engines 128`, from 4", "scenarios.start.scale_128_s", "lower", 1.5, "s"),
     "status": Target("`clusterctl status`", "scenarios.start.status_ms", "lower", 120, "ms"),
-    "engine-idle": Target("an engine, idle (PSS)", "scenarios.memory.engine_idle_mb", "lower", 4, "MB"),
-    "engine-cells": Target("an engine after 50 cells (PSS)", "scenarios.memory.engine_50_cells_mb", "lower", 8, "MB"),
+    "engine-idle": Target("an engine of 128, idle (PSS)", "scenarios.memory.engine_idle_mb", "lower", 4, "MB"),
+    "engine-cells": Target(
+        "an engine of 128 after 50 cells (PSS)", "scenarios.memory.engine_50_cells_mb", "lower", 8, "MB"
+    ),
     "controller": Target("the controller (RSS)", "scenarios.memory.controller_mb", "lower", 60, "MB"),
     "one-by-one": Target(
         "no-op tasks one by one: 1.2 times ProcessPoolExecutor",
@@ -92,6 +94,9 @@ TARGETS: dict[str, Target] = {
     "flood-p95": Target("flood: a third client's p95", "scenarios.flood.third_p95_ms", "lower", 20, "ms"),
     "long-task": Target(
         "a 10 s task delays a short one by", "scenarios.neighbours.short_task_delay_ms", "lower", 100, "ms"
+    ),
+    "outlier": Target(
+        "the same, where its function is short otherwise", "scenarios.neighbours.outlier_delay_ms", "lower", 100, "ms"
     ),
     "push": Target(
         "a 200 MB push delays a control request by", "scenarios.neighbours.control_delay_ms", "lower", 50, "ms"

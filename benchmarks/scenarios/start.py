@@ -27,6 +27,8 @@ def measure(*, is_short: bool) -> dict[str, float]:
     figures = {"start_4_s": cluster.start(4)}
     with contextlib.ExitStack() as stack:
         stack.callback(cluster.stop)
+        with cluster.client() as client:
+            assert len(client.ids) == 4
         figures["status_ms"] = statistics.median(cluster.ctl("status") for _ in range(3 if is_short else 11)) * 1e3
         figures["help_ms"] = statistics.median(cluster.ctl("--help") for _ in range(3 if is_short else 11)) * 1e3
         figures["scale_128_s"] = cluster.scale(many)
