@@ -44,13 +44,13 @@ class Target:
     @cached_property
     def name_or_none(self) -> str | None:
         """Name of the profile; None when none runs and nothing says which is meant."""
-        if self._given:
-            return self._given
+        if self._given is not None:
+            return _checked(self._given)
         instances = running()
         if len(instances) == 1:
             return instances[0].name
         if named := os.environ.get(VARIABLE):
-            return named
+            return _checked(named)
         if instances:
             raise ControlError(
                 f"several daemons run: {_listed(instances)}",
@@ -67,6 +67,18 @@ class Target:
     def client(self, *, timeout: float = 10.0) -> ControlClient:
         """Return a client for the daemon; it connects with its first request."""
         return ControlClient(socket_path(self.name), timeout=timeout)
+
+
+def _checked(name: str) -> str:
+    """Refuse what would lead out of the directories; `core.model.profile` has the rule, and costs 15 ms to import."""
+    is_name = name[:1].isalnum() and name.isascii() and all(c.isalnum() or c in "._-" for c in name) and len(name) <= 64
+    if not is_name:
+        raise ControlError(
+            f"{name!r} cannot be the name of a profile",
+            code="usage",
+            hint="a name is up to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit",
+        )
+    return name
 
 
 def _listed(instances: list[Instance]) -> str:

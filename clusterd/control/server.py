@@ -40,7 +40,7 @@ _STATUS = {
 }
 """Error code -> HTTP status; 409 for the rest: the request was understood, and this daemon says no."""
 
-_GRACE = 1.0
+_GRACE = 0.3
 """Seconds that requests under way have at the end; followers of logs never end by themselves."""
 
 

@@ -97,6 +97,8 @@ class Daemon:
         self.warnings += self.profile.doubts()
         await self._end.wait()
         self._manager.stopping()
+        # Long polls end with the last news instead of being cut.
+        self.story.touch()
         await server.close()
         self._close(watcher)
         for task in self._tasks:

@@ -34,6 +34,8 @@ LINE_MAX = 64 * 1024
 BODY_MAX = 256 * 1024**2
 
 _PEER = struct.Struct("3i")
+# Unreserved, and what gives a target its structure (RFC 3986); what is encoded already stays so.
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/?&=%+,:")
 _CLASSES: dict[str, type[ClusterdError]] = {
     cls.code: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, ClusterdError)
 }
@@ -232,10 +234,15 @@ class _Answer:
 
 def _head(method: str, target: str, body: object) -> bytes:
     data = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {target} HTTP/1.1", "Host: clusterd", "Connection: close", "Accept: application/json"]
+    lines = [f"{method} {_encoded(target)} HTTP/1.1", "Host: clusterd", "Connection: close", "Accept: application/json"]
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
     return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+def _encoded(target: str) -> str:
+    """Return a target without blanks, line ends or anything else that a word from the command line may hold."""
+    return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in os.fsencode(target))
 
 
 def _query(parameters: dict[str, object]) -> str:

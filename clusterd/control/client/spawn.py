@@ -6,6 +6,7 @@ file that appeared. It outlives its starter, and a terminal that is closed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -25,6 +26,7 @@ __all__ = ["log_path", "spawn_daemon"]
 READY = b"READY\n"
 PROFILE_STATUS = 78  # EX_CONFIG of sysexits(3): `clusterd serve` ends with it when the profile cannot be used,
 LOCKED_STATUS = 3  # and with this when another daemon serves it
+LOG_MAX = 16 * 1024**2
 _LINES_SHOWN = 15
 
 
@@ -52,6 +54,7 @@ def spawn_daemon(name: str, arguments: Sequence[str], *, timeout: float) -> int:
     path = log_path(name)
     for directory in (path.parent.parent.parent, path.parent.parent, path.parent):
         private_directory(directory)
+    _put_aside(path)
     reading, writing = os.pipe()
     try:
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -72,6 +75,13 @@ def spawn_daemon(name: str, arguments: Sequence[str], *, timeout: float) -> int:
         return _await_ready(name, process, reading, timeout, path, before)
     finally:
         os.close(reading)
+
+
+def _put_aside(path: Path) -> None:
+    """Let a log that has grown become `.1`: nobody else rotates that of a user's daemon."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_MAX:
+            path.replace(path.with_name(path.name + ".1"))
 
 
 def _command(name: str, writing: int, arguments: Sequence[str]) -> list[str]:
