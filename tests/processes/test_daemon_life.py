@@ -280,3 +280,20 @@ def _lives(pid):
 def _environment(pid):
     with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
         return dict(word.decode().split("=", 1) for word in file.read().split(b"\0") if b"=" in word) or os.environ
+
+
+def test_over_tcp_the_daemon_hears_the_controller_as_well(isolated):
+    # ZeroMQ's descriptor is edge-triggered: what is not taken at once would never be told again.
+    with Cluster(
+        isolated, PROFILE.replace("launcher: local, start", "launcher: local, transport: tcp, start")
+    ) as cluster:
+        cluster.serve()
+        cluster.converged()
+        assert cluster.client.get(f"{cluster.path}/connection")["url"].startswith("tcp://127.0.0.1:")
+        for count in (6, 1, 4):
+            assert cluster.json("scale", "engines", str(count))["engine_sets"]["engines"]["observed"] == count
+        before = cluster.pids()
+        kill(before["controller"])
+        cluster.until(lambda s: s["controller"]["pid"] not in (None, before["controller"]))
+        cluster.converged()
+        assert len(cluster.engines()) == 4
