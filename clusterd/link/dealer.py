@@ -161,10 +161,10 @@ class Link:
     def receive(self) -> list[Event]:
         """All that has arrived, up to a bound; never blocks."""
         events: list[Event] = []
-        for _ in range(RECEIVE_BURST):
-            transport = self._transport
-            if transport is None:
-                break
+        taken = 0
+        # Beyond the bound what the transport holds already: no poll would tell of it.
+        while (transport := self._transport) is not None and (taken < RECEIVE_BURST or transport.has_more):
+            taken += 1
             try:
                 parts = transport.receive()
             except Gone as error:

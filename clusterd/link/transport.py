@@ -45,6 +45,10 @@ class Transport(Protocol):
     def receive(self) -> list[Any] | None:
         """The next message, or None when there is none yet. Raises Gone."""
 
+    @property
+    def has_more(self) -> bool:
+        """True while `receive` has messages that no poll tells of."""
+
     def flush(self) -> bool:
         """Send what was kept; True while something is left. Raises as `send`."""
 
@@ -96,6 +100,11 @@ class UnixTransport:
         if parts is not None and len(parts) > 2:
             parts[2:] = [memoryview(part) for part in parts[2:]]
         return parts
+
+    @property
+    def has_more(self) -> bool:
+        """See `Transport`."""
+        return self._stream.has_message
 
     def flush(self) -> bool:
         """See `Transport`."""
@@ -182,6 +191,11 @@ class ZmqTransport:
         while socket.getsockopt(self._more):
             parts.append(socket.recv(self._nowait) if len(parts) < 2 else socket.recv(self._nowait, copy=False).buffer)
         return parts
+
+    @property
+    def has_more(self) -> bool:
+        """See `Transport`: its poll tells of all."""
+        return False
 
     def flush(self) -> bool:
         """See `Transport`: ZeroMQ has threads for that."""

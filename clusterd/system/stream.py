@@ -196,6 +196,11 @@ class Stream:
                 self._is_drained = False
                 return None
 
+    @property
+    def has_message(self) -> bool:
+        """True while a message has arrived whole and was not taken."""
+        return bool(self._arrived)
+
     def next_message(self) -> list[Any] | None:
         """A message that has arrived whole, without a look at the socket."""
         return self._arrived.popleft() if self._arrived else None
