@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -82,8 +83,13 @@ class Cluster:
         return taken
 
     def start(self, engines: int) -> float:
-        """Return the seconds that `clusterctl start -n ENGINES --wait` takes."""
-        return self.ctl("start", "-n", str(engines), "--wait")
+        """Return the seconds that `clusterctl start -n ENGINES --wait` takes; nothing stays of a cluster that does not come up."""
+        try:
+            return self.ctl("start", "-n", str(engines), "--wait")
+        except BaseException:
+            with contextlib.suppress(OSError, RuntimeError, subprocess.SubprocessError):
+                self.stop()
+            raise
 
     def scale(self, engines: int) -> float:
         """Return the seconds that `clusterctl scale engines ENGINES --wait` takes."""
