@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.connection import LARGE_BODY_BYTES
+from clusterd.core.model.task import Place, Reason
 from clusterd.core.scheduler import actions, events
 from clusterd.core.wire.messages import Deliver, Dispatch, Drained, Failed
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # A blocked client is free again when what it has not read is down to this part of its budget.
 UNBLOCKED_PART = 4
+# Functions that an engine is known to have been told. It keeps fewer, and asks for what it has dropped.
+MAX_TOLD = 4096
 
 
 class Performer:
@@ -75,6 +79,8 @@ class Performer:
         if function and function not in engine.functions:
             stored = self.tasks.functions.get(function)
             if stored is not None:
+                if len(engine.functions) >= MAX_TOLD:
+                    engine.functions.clear()  # to tell it again does no harm
                 engine.functions.add(function)
                 connection.say(stored.message, len(stored.message.body), stored.payload, stored.digests)
         frames = payload.frames
@@ -86,8 +92,7 @@ class Performer:
         )
 
     def _deliver(self, action: actions.Deliver, now: float) -> None:
-        result, frames, digests = self.tasks.results.pop(action.task)
-        self.tasks.completed += 1
+        result, frames, digests = self.tasks.take_result(action.task)
         self.tasks.end(action.task)
         client = self.hub.clients_by_handle.get(action.client)
         if client is None:
@@ -105,32 +110,36 @@ class Performer:
             len(frames),
             result.display,
         )
-        self._say(client, message, len(result.body) + len(result.stdout) + len(result.stderr), frames, digests, now)
+        size = len(result.body) + len(result.stdout) + len(result.stderr)
+        if result.display:
+            size += LARGE_BODY_BYTES  # pictures: of unknown size, and seldom small
+        self._say(client, message, size, frames, digests, now)
 
     # --- ends without a result ---
 
     def _fail(self, action: actions.Fail, now: float) -> None:
         self.tasks.end(action.task)
-        self.tasks.results.pop(action.task, None)
         client = self.hub.clients_by_handle.get(action.client)
         if client is not None:
+            client.refused += client.is_blocked and action.reason is Reason.OVERLOADED
             message = Failed(action.task, max(action.attempt, 0), action.reason.value, action.text, "", action.engine)
             self._say(client, message, 64 + len(action.text), (), (), now)
 
     def _forget(self, action: actions.Forget, _now: float) -> None:
         for task in action.tasks:
             self.tasks.end(task)
-            self.tasks.results.pop(task, None)
 
     def _discard(self, action: actions.Discard, _now: float) -> None:
-        self.tasks.results.pop(action.task, None)
+        self.tasks.take_result(action.task)
         why = action.why.value
         self.discarded[why] = self.discarded.get(why, 0) + 1
 
-    def _keep(self, _action: actions.Keep, _now: float) -> None:
-        """The result stays where it is."""
+    def _keep(self, action: actions.Keep, _now: float) -> None:
+        self.tasks.keep_result(action.task)
 
     def _answer_known(self, action: actions.AnswerKnown, now: float) -> None:
+        if action.place is Place.ENDED:
+            self.tasks.end(action.task)  # the request that has just come with this repeat
         if action.owner == action.client:
             return  # It runs, or its outcome is on its way: deliveries are kept until acknowledged.
         client = self.hub.clients_by_handle.get(action.client)
@@ -185,5 +194,6 @@ class Performer:
                 self._blocked.discard(handle)
             elif client.data is not None and client.data.backlog_bytes * UNBLOCKED_PART < self._result_bytes:
                 client.is_blocked = False
+                client.refused = 0
                 self._blocked.discard(handle)
                 self.tasks.handle(events.ResultsUnblocked(handle), now)

@@ -1,6 +1,7 @@
 """Functions by digest: sent once by a client, once to each engine, and kept while anything refers to them.
 
-Bounded in number and bytes; one that a task refers to is never dropped. A digest that is asked for and not here is asked of the client.
+Bounded in bytes; beyond that what no task refers to goes first, and then nothing new is taken. A digest that is asked for and
+not here is asked of the client.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
     from clusterd.core.wire.messages import Function
 
-MAX_FUNCTIONS = 4096
+# Functions that no task refers to, kept because they may be named again. Those that are referred to are as many as there are tasks.
+MAX_IDLE = 4096
+# Of all functions together. A single one may be larger: it could never be called otherwise.
 MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -35,48 +38,52 @@ class FunctionStore:
     """The controller's copies."""
 
     def __init__(self) -> None:
-        # By digest, least recently used first.
-        self._functions: OrderedDict[bytes, StoredFunction] = OrderedDict()
-        # Sum of their sizes.
+        self._functions: dict[bytes, StoredFunction] = {}
+        # All and only those without references, least recently used first.
+        self._idle: OrderedDict[bytes, None] = OrderedDict()
+        # Sum of the sizes of all.
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._functions)
 
-    def add(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> None:
-        """Keep a function (again)."""
-        if message.digest in self._functions:
-            self._functions.move_to_end(message.digest)
-            return
+    def add(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> bool:
+        """Keep a function (again); False when there is no room, because tasks refer to all that is here."""
+        digest = message.digest
+        if digest in self._functions:
+            if digest in self._idle:
+                self._idle.move_to_end(digest)
+            return True
         stored = StoredFunction(message, payload, digests)
-        self._functions[message.digest] = stored
+        while self._idle and (len(self._idle) >= MAX_IDLE or self.bytes + stored.size > MAX_BYTES):
+            self._drop_oldest()
+        if self._functions and self.bytes + stored.size > MAX_BYTES:
+            return False
+        self._functions[digest] = stored
+        self._idle[digest] = None
         self.bytes += stored.size
-        self._shrink()
+        return True
 
     def get(self, digest: bytes) -> StoredFunction | None:
         """The function, or None when it must be asked for."""
         return self._functions.get(digest)
 
-    def refer(self, digest: bytes) -> bool:
-        """Count a task that names the function; False when it is not here."""
-        stored = self._functions.get(digest)
-        if stored is None:
-            return False
+    def refer(self, digest: bytes) -> None:
+        """Count a task that names a function which is here."""
+        stored = self._functions[digest]
+        if not stored.references:
+            del self._idle[digest]
         stored.references += 1
-        return True
 
     def release(self, digest: bytes) -> None:
         """A task that named the function has ended."""
-        stored = self._functions.get(digest)
-        if stored is not None:
-            stored.references -= 1
-            if not stored.references:
-                # Last use is what counts for eviction, and this is the moment after it.
-                self._functions.move_to_end(digest)
+        stored = self._functions[digest]
+        stored.references -= 1
+        if not stored.references:
+            self._idle[digest] = None
+            if len(self._idle) > MAX_IDLE:
+                self._drop_oldest()
 
-    def _shrink(self) -> None:
-        while len(self._functions) > MAX_FUNCTIONS or self.bytes > MAX_BYTES:
-            victim = next((digest for digest, stored in self._functions.items() if not stored.references), None)
-            if victim is None or victim == next(reversed(self._functions)):
-                return
-            self.bytes -= self._functions.pop(victim).size
+    def _drop_oldest(self) -> None:
+        digest, _ = self._idle.popitem(last=False)
+        self.bytes -= self._functions.pop(digest).size

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from clusterd.controller.peers import Agent, Client, Engine, Loss
+from clusterd.errors import WireError
 from clusterd.system import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.connection import Connection
-    from clusterd.controller.direct import Requests
     from clusterd.controller.dispatch import Performer
     from clusterd.controller.endpoint import Endpoint
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
+    from clusterd.controller.requests import Requests
     from clusterd.controller.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -191,17 +192,19 @@ class Loop:
             reason = self._tasks.receive_engine(owner, messages, payload, digests, now)
             if reason is not None:
                 self._hub.lose_engine(owner, Loss(reason or "it left", is_wanted=True), now)
-        elif isinstance(owner, Agent):
+            return
+        if isinstance(owner, Client) and connection is owner.data:
+            if self._tasks.receive_client(owner, messages, payload, digests, now):
+                self._hub.client_left(owner, "it said goodbye", now)
+            return
+        if payload:
+            raise WireError("payload on a control connection")
+        if isinstance(owner, Agent):
             reason = self._operations.receive_agent(owner, messages, now)
             if reason is not None:
                 self._hub.agent_left(owner)
-        elif isinstance(owner, Client):
-            if connection is owner.data:
-                is_leaving = self._tasks.receive_client(owner, messages, payload, digests, now)
-            else:
-                is_leaving = self._requests.receive(owner, messages, now) is not None
-            if is_leaving:
-                self._hub.client_left(owner, "it said goodbye", now)
+        elif self._requests.receive(owner, messages, now) is not None:
+            self._hub.client_left(owner, "it said goodbye", now)
 
     def disconnected(self, connection: Connection, reason: str, now: float) -> None:
         """See `endpoint.Owner`."""

@@ -22,13 +22,13 @@ import zmq
 
 from clusterd.controller import credentials, sockets
 from clusterd.controller.claim import by_hand_runtime_dir, claimed
-from clusterd.controller.direct import Requests
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
 from clusterd.controller.hub import Hub
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.recovery import RECOVERY_SECONDS, Recovery
+from clusterd.controller.requests import Requests
 from clusterd.controller.tasks import Tasks
 from clusterd.core.model import launch
 from clusterd.core.model.page import epoch_of

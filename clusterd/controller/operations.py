@@ -30,6 +30,7 @@ from clusterd.core.wire.messages import (
     ResumeSlots,
     SetDesired,
 )
+from clusterd.errors import WireError
 
 if TYPE_CHECKING:
     from clusterd.controller.hub import Hub
@@ -174,6 +175,8 @@ class Operations:
                     log.debug("inventory of %s: %d engines", agent.engine_set, len(message.engines))
                 case Goodbye():
                     return message.reason
+                case _:
+                    raise WireError(f"{type(message).__name__} from an agent that is attached")
         return None
 
     def _engine_exited(self, agent: Agent, message: EngineExited, now: float) -> None:

@@ -42,6 +42,7 @@ class Client:
         "last_heard",
         "pid",
         "process",
+        "refused",
         "since",
         "undelivered",
         "undelivered_bytes",
@@ -74,6 +75,8 @@ class Client:
         self.undelivered_bytes = 0
         # True while the scheduler is told that it reads its results too slowly.
         self.is_blocked = False
+        # How many tasks were refused since then.
+        self.refused = 0
 
     @property
     def name(self) -> str:
@@ -86,7 +89,6 @@ class Engine:
 
     __slots__ = (
         "agent",
-        "completed",
         "connection",
         "engine_set",
         "functions",
@@ -121,7 +123,6 @@ class Engine:
         self.started_at = 0.0
         # Digests sent on the present connection.
         self.functions: set[bytes] = set()
-        self.completed = 0
         self.is_draining = False
         # Its connection is gone, but nobody says that it is dead; since when (monotonic), None while it is well.
         self.is_suspect = False

@@ -1,8 +1,9 @@
 """Carries work between clients, the scheduler and engines: messages in, events to `core.scheduler`; its actions go to `dispatch`.
 
 It keeps the payload of every task until its end and never looks into it. Invariants: a task has an entry in `payloads` from its
-acceptance until Deliver, Fail or Forget; a function is referred to by exactly the tasks that have an entry; a result
-is held only between its event and the action that says what to do with it, or while the scheduler says Keep.
+acceptance until Deliver, Fail or Forget, so what follows from one message is performed before the next is looked at; a function is
+referred to by exactly the tasks that have an entry; a result is held only between its event and the action that says what
+to do with it, or while the scheduler says Keep.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from clusterd.controller.functions import FunctionStore
-from clusterd.core.model.task import Dependency, Status
+from clusterd.controller.parking import Parked, Parking
+from clusterd.controller.submits import Frames, Payload, size_of, submitted
+from clusterd.core.model.task import Status
 from clusterd.core.scheduler import actions, events
 from clusterd.core.wire.messages import Failed, Function, Goodbye, NeedFunction, NotRun, Result, Submit
+from clusterd.errors import WireError
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -26,40 +30,10 @@ if TYPE_CHECKING:
     from clusterd.core.wire.messages import AttachEngine, EngineState, Limits
 
 log = logging.getLogger(__name__)
-# Function digests are 16 bytes: a kind alone keys the run times of tasks without a function (cells, push, pull).
-_KEY_OF_KIND = [bytes([kind]) for kind in range(256)]
-
-
-class Payload:
-    """The request of one task, as it arrived."""
-
-    __slots__ = ("body", "client", "digests", "frames", "function", "kind")
-
-    def __init__(self, message: Submit, client: int, frames: Sequence[Any], digests: Sequence[bytes]) -> None:
-        self.kind = message.kind
-        self.function = message.function
-        self.body = message.body
-        self.client = client
-        self.frames = frames
-        self.digests = digests
-
-
-class Frames:
-    """Hands out the payload frames of one message in order."""
-
-    __slots__ = ("_at", "_digests", "_payload")
-
-    def __init__(self, payload: Sequence[Any], digests: list[bytes] | None) -> None:
-        self._payload = payload
-        self._digests = digests
-        self._at = 0
-
-    def take(self, count: int) -> tuple[Sequence[Any], Sequence[bytes]]:
-        """The next `count` frames and their digests (empty where the link has none)."""
-        if not count:
-            return (), ()
-        start, self._at = self._at, self._at + count
-        return self._payload[start : self._at], self._digests[start : self._at] if self._digests else ()
+DIGEST_SIZE = 16
+# Tasks beyond its credit that a client may submit while it reads nothing: each is answered, and the answers wait here.
+MAX_REFUSED = 10_000
+AnyResult = tuple[Result, "Sequence[Any]", "Sequence[bytes]"]
 
 
 class Tasks:
@@ -83,17 +57,14 @@ class Tasks:
         self.functions = FunctionStore()
         # All and only tasks that have been accepted and have not ended.
         self.payloads: dict[bytes, Payload] = {}
-        # Results whose fate the scheduler has not yet said, or has said Keep to, by task.
-        self.results: dict[bytes, tuple[Result, Sequence[Any], Sequence[bytes]]] = {}
-        self.completed = 0
+        # The result that the scheduler is being told of; and those that it has said Keep to, by task.
+        self._in_hand: AnyResult | None = None
+        self._kept: dict[bytes, AnyResult] = {}
+        self._parking = Parking(limits)
         self._perform = perform
         # True while the scheduler has taken events since it last placed tasks.
         self._is_unsettled = False
         self._limits = limits
-        # Submits whose function is being asked for: digest -> [(client, message, frames, digests)].
-        self._parked: dict[bytes, list[tuple[Client, Submit, Sequence[Any], Sequence[bytes]]]] = {}
-        # Offers that wait for the end of the recovery.
-        self._offers: list[tuple[Client, Submit, Sequence[Any], Sequence[bytes]]] = []
         self._recovery = recovery
 
     # --- from clients ---
@@ -105,21 +76,23 @@ class Tasks:
         fault.point("controller.submit.received")
         client.last_heard = now
         client.has_spoken = True
+        if client.refused > MAX_REFUSED:
+            raise WireError(f"{client.refused} tasks beyond its credit, and it does not read what became of them")
         frames = Frames(payload, digests)
         out: list[AnyAction] = []
         self._is_unsettled = True
         is_leaving = False
         for message in messages:
             if type(message) is Submit:
-                taken, taken_digests = frames.take(message.frames)
-                self._submit(client, message, taken, taken_digests, now, out)
+                self._submit(client, message, *frames.take(message.frames), now, out)
             elif type(message) is Function:
-                self.functions.add(message, *frames.take(message.frames))
-                for parked in self._parked.pop(message.digest, ()):
-                    self._submit(*parked, now, out)
+                self._learn(message, *frames.take(message.frames), now, out)
             elif type(message) is Goodbye:
                 is_leaving = True
-        self._perform(out, now)
+            else:
+                raise WireError(f"{type(message).__name__} from a client that is attached")
+        if payload:
+            frames.check_taken()
         return is_leaving
 
     def _submit(
@@ -131,33 +104,56 @@ class Tasks:
         now: float,
         out: list[AnyAction],
     ) -> None:
-        waits = message.is_offered_again or message.target is not None or (self._offers and message.options)
+        """Give a task to the scheduler, or park it; `out` is empty before and after: a list is not made for each."""
+        waits = message.is_offered_again or message.target is not None or (self._parking.has_offers and message.options)
         if waits and not self._recovery.is_over(now):
             # With a target: its engine may not be back yet, and must get the work in the order in which it was asked for.
             # With options: it may depend on one that waits here.
-            self._offers.append((client, message, frames, digests))
+            parked = Parked(client, message, frames, digests, size_of(message, frames))
+            if not self._parking.offer(parked):
+                self._refuse(parked, "overloaded", "too many tasks wait already for the controller's recovery")
             return
         function = message.function
         if function and self.functions.get(function) is None:
-            waiting = self._parked.setdefault(function, [])
-            if not waiting and client.data is not None:
-                client.data.say(NeedFunction(function), 16)
-            waiting.append((client, message, frames, digests))
+            self._await_function(Parked(client, message, frames, digests, size_of(message, frames)))
             return
         task = message.task
-        if not 1 <= len(task) <= 64:
-            self._refuse(client, message, "malformed", f"a task id of {len(task)} bytes")
-            return
-        is_known = task in self.payloads
-        if not is_known:
+        if task not in self.payloads:
             self.payloads[task] = Payload(message, client.handle, frames, digests)
             if function:
                 self.functions.refer(function)
-        self.scheduler.handle_into(_submitted(message, client.handle, frames), now, out)
+        self.scheduler.handle_into(submitted(message, client.handle, frames), now, out)
+        if out:
+            self._perform(out, now)
+            out.clear()
 
-    def _refuse(self, client: Client, message: Submit, code: str, text: str) -> None:
+    def _await_function(self, parked: Parked) -> None:
+        digest, client = parked.message.function, parked.client
+        if len(digest) != DIGEST_SIZE:
+            self._refuse(parked, "malformed", f"a function digest of {len(digest)} bytes")
+            return
+        is_asked = self._parking.is_awaited_by(digest, client)
+        if not self._parking.await_function(parked):
+            self._refuse(parked, "overloaded", "too many tasks wait already for functions that are not here")
+        elif not is_asked and client.data is not None:
+            client.data.say(NeedFunction(digest), 16)
+
+    def _learn(
+        self, message: Function, frames: Sequence[Any], digests: Sequence[bytes], now: float, out: list[AnyAction]
+    ) -> None:
+        has_room = self.functions.add(message, frames, digests)
+        for parked in self._parking.take_function(message.digest):
+            if has_room:
+                self._submit(parked.client, parked.message, parked.frames, parked.digests, now, out)
+            else:
+                text = f"unfinished tasks name functions of {self.functions.bytes} bytes: there is no room for another"
+                self._refuse(parked, "overloaded", text)
+
+    def _refuse(self, parked: Parked, code: str, text: str) -> None:
+        client = parked.client
+        client.refused += client.is_blocked
         if client.data is not None:
-            client.data.say(Failed(message.task, 0, code, text), 64 + len(text))
+            client.data.say(Failed(parked.message.task, 0, code, text), 64 + len(text))
 
     def end(self, task: bytes) -> None:
         """The task has ended: its request is not needed any more."""
@@ -181,33 +177,46 @@ class Tasks:
         for message in messages:
             if type(message) is Result:
                 taken = frames.take(message.frames)
-                task = message.task
-                self.results[task] = (message, *taken)
-                engine.completed += 1
+                duration = message.finished - message.started
+                self._in_hand = (message, *taken)
                 handle_into(
                     events.TaskFinished(
-                        task,
+                        message.task,
                         engine.id,
                         message.attempt,
-                        Status(message.status) if message.status else Status.OK,
-                        message.finished - message.started,
+                        Status.ERROR if message.status else Status.OK,
+                        max(0.0, duration),  # in this order: NaN is no duration either
                         len(message.body) + (sum(map(len, taken[0])) if taken[0] else 0),
                     ),
                     now,
                     out,
                 )
-                if len(self.results) > 1:
-                    # Two results of one task in one message would overwrite each other; and memory is bounded by acting at once.
-                    self._perform(out, now)
-                    out.clear()
             elif type(message) is NotRun:
                 handle_into(events.TaskNotRun(message.task, engine.id, message.attempt), now, out)
             elif type(message) is NeedFunction:
                 self._resend_function(engine, message.digest)
             elif type(message) is Goodbye:
                 goodbye = message.reason
-        self._perform(out, now)
+            else:
+                raise WireError(f"{type(message).__name__} from an engine that is attached")
+            if out:
+                self._perform(out, now)
+                out.clear()
+        if payload:
+            frames.check_taken()
         return goodbye
+
+    def take_result(self, task: bytes) -> AnyResult:
+        """The result that is in hand for this task, else the kept one; it is held no longer."""
+        in_hand = self._in_hand
+        if in_hand is not None and in_hand[0].task == task:
+            self._in_hand = None
+            return in_hand
+        return self._kept.pop(task)
+
+    def keep_result(self, task: bytes) -> None:
+        """Hold the result that is in hand until its client comes for it."""
+        self._kept[task] = self.take_result(task)
 
     def _resend_function(self, engine: Engine, digest: bytes) -> None:
         engine.functions.discard(digest)
@@ -222,6 +231,9 @@ class Tasks:
         """See `work.Work`."""
         self._handle(events.ClientAttached(client.handle, self._limits.max_tasks, self._limits.max_task_bytes), now)
         self._handle(events.ClientReturned(client.handle), now)
+        if client.data is not None:
+            for digest in self._parking.needed_by(client):
+                client.data.say(NeedFunction(digest), 16)
 
     def client_disconnected(self, client: Client, now: float) -> None:
         """See `work.Work`."""
@@ -231,8 +243,7 @@ class Tasks:
         """See `work.Work`."""
         log.debug("%s: %s", client.name, reason)
         self._handle(events.ClientForgotten(client.handle), now)
-        for waiting in (*self._parked.values(), self._offers):
-            waiting[:] = [entry for entry in waiting if entry[0] is not client]
+        self._parking.forget(client.handle)
 
     def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
         """See `work.Work`."""
@@ -275,20 +286,18 @@ class Tasks:
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
-        if self._offers:
+        if self._parking.has_offers:
             return self._recovery.deadline if deadline is None else min(deadline, self._recovery.deadline)
         return deadline
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        if self._offers and self._recovery.is_over(now):
+        if self._parking.has_offers and self._recovery.is_over(now):
             fault.point("controller.recovery.before_release")
-            offers, self._offers = self._offers, []
             out: list[AnyAction] = []
             self._is_unsettled = True
-            for offer in offers:
-                self._submit(*offer, now, out)
-            self._perform(out, now)
+            for parked in self._parking.take_offers():
+                self._submit(parked.client, parked.message, parked.frames, parked.digests, now, out)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and now >= deadline:
             self._handle(events.Tick(), now)
@@ -303,9 +312,22 @@ class Tasks:
             if out:
                 self._perform(out, now)
 
-    def abort(self, event: events.AbortRequested, now: float) -> int:
-        """End what has not begun; returns how many tasks that were."""
-        return sum(type(action) is actions.Fail for action in self._handle(event, now))
+    def abort(self, client: Client, tasks: list[bytes] | None, targets: list[int] | None, now: float) -> int:
+        """End what has not begun: the tasks named, those for `targets`, or (both None) all; returns how many tasks that were."""
+        parked = self._parking.abort(
+            client.handle, None if tasks is None else set(tasks), None if targets is None else set(targets)
+        )
+        for entry in parked:
+            self._refuse(entry, "aborted", "aborted before it ran")
+        event = events.AbortRequested(
+            client.handle, None if tasks is None else tuple(tasks), None if targets is None else tuple(targets)
+        )
+        return len(parked) + sum(type(action) is actions.Fail for action in self._handle(event, now))
+
+    @property
+    def parked(self) -> int:
+        """How many tasks wait for their function or for the end of the recovery."""
+        return len(self._parking)
 
     def handle(self, event: events.AnyEvent, now: float) -> None:
         """Give the scheduler any event and perform what it says."""
@@ -318,34 +340,3 @@ class Tasks:
         if out:
             self._perform(out, now)
         return out
-
-
-def _submitted(message: Submit, client: int, frames: Sequence[Any]) -> events.TaskSubmitted:
-    function = message.function or _KEY_OF_KIND[message.kind & 255]
-    size = len(message.body) + (sum(map(len, frames)) if frames else 0)
-    target = message.target
-    options = message.options
-    if options is None and not isinstance(target, list):
-        return events.TaskSubmitted(message.task, client, function, size, target)
-    if isinstance(target, list):
-        target = tuple(target)  # type: ignore[assignment]
-    if options is None:
-        return events.TaskSubmitted(message.task, client, function, size, target)  # type: ignore[arg-type]
-    return events.TaskSubmitted(
-        message.task,
-        client,
-        function,
-        size,
-        target,  # type: ignore[arg-type]
-        options.retries,
-        options.timeout,
-        options.label,
-        _dependency(options.after),
-        _dependency(options.follow),
-    )
-
-
-def _dependency(wire: Any) -> Dependency | None:
-    if wire is None:
-        return None
-    return Dependency(tuple(wire.tasks), wire.is_all, wire.on_success, wire.on_failure)

@@ -37,6 +37,7 @@ DigestOrNone: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 Kind: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Order: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+ResultStatus: TypeAlias = Annotated[int, Meta(ge=0, le=1)]
 WireId: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 """Of an engine; -1: none."""
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
@@ -247,7 +248,7 @@ class Result(Message, tag=24):
 
     task: TaskId
     attempt: Count
-    status: int
+    status: ResultStatus
     started: float
     finished: float
     stdout: str

@@ -24,6 +24,7 @@ from clusterd.core.wire.messages import (
     SetDesired,
     Shutdown,
 )
+from clusterd.errors import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,11 +116,11 @@ class Requests:
             case Shutdown():
                 self._say(client, Reply(message.request, {}))
                 self._shut_down(f"asked to by {client.name}")
+            case _:
+                raise WireError(f"{type(message).__name__} from a client that is attached")
 
     def _abort(self, client: Client, message: Abort, now: float) -> None:
-        tasks = tuple(message.tasks) if message.tasks is not None else None
-        targets = tuple(message.targets) if message.targets is not None else None
-        aborted = self._tasks.abort(events.AbortRequested(client.handle, tasks, targets), now)
+        aborted = self._tasks.abort(client, message.tasks, message.targets, now)
         self._say(client, Reply(message.request, {"aborted": aborted}))
 
     def _drain(self, client: Client, message: Drain, now: float) -> None:
@@ -196,6 +197,7 @@ class Requests:
             "tasks": {
                 "queued": queue.unassigned + sum(load.queued for load in queue.engines.values()),
                 "waiting": queue.waiting,
+                "parked": self._tasks.parked,
                 "running": queue.running,
                 "prefetched": queue.prefetched,
                 "completed": queue.completed,
