@@ -21,7 +21,7 @@ leave() {
   trap - EXIT INT TERM HUP
   if [ "$clean" = no ]; then
     printf '\nThe demo did not come to its end; the last lines of the logs:\n' >&2
-    find "$place/state" -name '*.log' -exec tail -n 15 {} + >&2 || :
+    find "$place/state" -path '*/log/*.log' -exec tail -n 15 {} + >&2 || :
     clusterctl -p local stop >&2 || :
   fi
   rm -rf "$place"
