@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
-from clusterd.system import process, stream
+from clusterd.system import process, stream, unix_sockets
 
 if TYPE_CHECKING:
     import socket
@@ -97,7 +97,7 @@ class UnixServer:
 
     def __init__(self, path: Path, limits: Limits, counters: Counter[str]) -> None:
         self._path = path
-        self._listener = stream.listen(path)
+        self._listener = unix_sockets.listen(path)
         self._limits = stream.PartLimits(32, limits.max_header, limits.max_message, limits.max_frames + 2)
         self._counters = counters
         self._epoll = select.epoll()

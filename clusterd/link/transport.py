@@ -12,7 +12,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from clusterd.system import stream
+from clusterd.system import stream, unix_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class UnixTransport:
         # Whoever listens on a socket in our private directory is trusted as far as sizes go; the mac is checked by the session.
         limits = stream.PartLimits(32, 2**32, 2**40, 2**20)
         try:
-            self._stream = stream.connect(address.removeprefix(UNIX), limits)
+            self._stream = stream.Stream(unix_sockets.connect(address.removeprefix(UNIX)), limits)
         except OSError as error:
             reason = "nobody listens" if error.errno in {errno.ENOENT, errno.ECONNREFUSED} else error.strerror
             raise Gone(f"{address}: {reason}") from error

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-__all__ = ["Closed", "Malformed", "PartLimits", "Stream", "connect", "listen"]
+__all__ = ["Closed", "Malformed", "PartLimits", "Stream"]
 
 MAGIC = 0x31304443  # "CD01" as it lies in memory
 _PREFIX = struct.Struct("<II")
@@ -57,39 +56,6 @@ class PartLimits(NamedTuple):
     second: int
     further: int
     parts: int
-
-
-def listen(path: Path, backlog: int = 1024) -> socket.socket:
-    """A non-blocking listening socket at `path`, mode 0600; the directory must be private, and nobody must listen there.
-
-    Raises:
-        OSError: it cannot be bound.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(backlog)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def connect(path: str, limits: PartLimits) -> Stream:
-    """Connect to a listener on this host; never blocks: a Unix socket answers at once.
-
-    Raises:
-        OSError: nobody listens there, or (EAGAIN) more wait to be accepted already than the listener allows: try again.
-    """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        connection.connect(path)
-    except OSError:
-        connection.close()
-        raise
-    return Stream(connection, limits)
 
 
 class _Shared(threading.local):

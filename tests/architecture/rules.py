@@ -66,7 +66,9 @@ RULES: dict[str, Rule] = {
         never="asyncio",
     ),
     # A peer's end of the wire (client, agent, engine, and the daemon as operator): transports and nothing that decides.
-    "clusterd.link": rule(own=f"{CORE} clusterd.system.stream", third="msgspec zmq", never="asyncio"),
+    "clusterd.link": rule(
+        own=f"{CORE} clusterd.system.stream clusterd.system.unix_sockets", third="msgspec zmq", never="asyncio"
+    ),
     # Daemon, command and client must find the same directories from the same environment.
     "clusterd.client": rule(
         own=f"{CORE} clusterd.link clusterd.control.client clusterd.system.paths clusterd.system.fault",

@@ -24,7 +24,7 @@ from clusterd.core.wire import handshake, payload
 from clusterd.core.wire import messages as m
 from clusterd.core.wire.frames import find_body, place_body
 from clusterd.errors import WireError
-from clusterd.system import stream
+from clusterd.system import stream, unix_sockets
 
 LIMITS = stream.PartLimits(32, 2**24, 2**32, 2000)
 
@@ -84,7 +84,7 @@ class FakeController:
         self._peers = {}
         self._listeners = {}
         for name in ("client-data", "client-control"):
-            listener = stream.listen(self.directory / name)
+            listener = unix_sockets.listen(self.directory / name)
             self._listeners[listener.fileno()] = (listener, name)
         endpoints = connection.NativeEndpoints(
             1,

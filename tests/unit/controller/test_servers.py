@@ -14,7 +14,7 @@ import pytest
 from clusterd.controller import servers
 from clusterd.controller.servers import PeerGone, UnixServer
 from clusterd.core.wire.messages import Limits
-from clusterd.system import stream
+from clusterd.system import stream, unix_sockets
 
 LIMITS = Limits(max_message=1 << 20, max_header=1 << 18, max_frames=4)
 WIDE = stream.PartLimits(32, 1 << 30, 1 << 40, 100)
@@ -30,7 +30,7 @@ class Served:
         self.dialled = []
 
     def dial(self):
-        self.dialled.append(stream.connect(str(self.path), WIDE))
+        self.dialled.append(stream.Stream(unix_sockets.connect(str(self.path)), WIDE))
         return self.dialled[-1]
 
     def turn(self):

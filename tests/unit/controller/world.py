@@ -13,11 +13,12 @@ from clusterd.controller.sockets import ENDPOINTS, Listening
 from clusterd.core.model.launch import ControllerSpec
 from clusterd.core.wire import codec, handshake
 from clusterd.core.wire import messages as m
-from clusterd.core.wire.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from clusterd.core.wire.session import Session
 
 ROLES = {"client-data": ("client", "data"), "engine-data": ("engine", "data"), "engine-control": ("agent", "control")}
 
@@ -88,7 +89,9 @@ class Peer:
         self.token = b""
         self.session: Session | None = None
         key = bytes.fromhex(
-            world.controller._secrets.engine_key if role in {"engine", "agent"} else world.controller._secrets.client_key
+            world.controller._secrets.engine_key
+            if role in {"engine", "agent"}
+            else world.controller._secrets.client_key
         )
         self.handshake = handshake.PeerHandshake(key, role, channel, os.urandom(16), "test", has_digests=False)
         # Messages with their payload, as they came; those that came and were not looked at by `heard`.

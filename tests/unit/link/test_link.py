@@ -10,7 +10,7 @@ from clusterd.core.model.connection import NativeEndpoints
 from clusterd.core.wire import handshake
 from clusterd.core.wire import messages as m
 from clusterd.link import Link, Received, Up
-from clusterd.system import stream
+from clusterd.system import stream, unix_sockets
 
 LIMITS = stream.PartLimits(32, 2**24, 2**32, 2000)
 KEY = bytes(32)
@@ -20,7 +20,7 @@ class OtherEnd:
     """A controller's data endpoint for one peer."""
 
     def __init__(self, path):
-        self.listener = stream.listen(path)
+        self.listener = unix_sockets.listen(path)
         self.stream = None
         self.session = None
 

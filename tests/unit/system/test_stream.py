@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterd.system import stream
+from clusterd.system import stream, unix_sockets
 from clusterd.system.stream import Closed, Malformed, PartLimits, Stream
 
 LIMITS = PartLimits(first=32, second=4096, further=512 * 1024, parts=8)
@@ -260,11 +260,11 @@ def test_a_closed_stream_forgets_all_and_says_closed(pair):
 
 def test_dialling_a_full_listener_fails_at_once(isolated):
     path = isolated.root / "socket"
-    listener = stream.listen(path, backlog=0)
-    first = stream.connect(str(path), LIMITS)
+    listener = unix_sockets.listen(path, backlog=0)
+    first = stream.Stream(unix_sockets.connect(str(path)), LIMITS)
     try:
         with pytest.raises(BlockingIOError):
-            stream.connect(str(path), LIMITS)
+            stream.Stream(unix_sockets.connect(str(path)), LIMITS)
     finally:
         first.close()
         listener.close()
@@ -272,12 +272,12 @@ def test_dialling_a_full_listener_fails_at_once(isolated):
 
 def test_a_listener_is_private_and_does_not_take_a_place(isolated):
     path = isolated.root / "socket"
-    listener = stream.listen(path)
+    listener = unix_sockets.listen(path)
     try:
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(OSError):
-            stream.listen(path)
+            unix_sockets.listen(path)
     finally:
         listener.close()
     with pytest.raises(ConnectionRefusedError):
-        stream.connect(str(path), LIMITS)
+        stream.Stream(unix_sockets.connect(str(path)), LIMITS)
