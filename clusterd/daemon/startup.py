@@ -67,11 +67,12 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
     """
     profile = ProfileSource(name)
     places = Places.of(name)
+    # Before `become` changes the environment: the title is written over its first place, and cannot be found afterwards.
+    _set_title(f"clusterd serve {name}")
     if profile.profile.run_as is not None and os.geteuid() == 0:
         from clusterd.daemon.run_as import become  # noqa: PLC0415 - for system services only
 
         become(profile.profile.run_as, places)
-    _set_title(f"clusterd serve {name}")
     files.private_directory(places.runtime)
     lock = LockFile(places.lock)
     try:
