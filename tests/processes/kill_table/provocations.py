@@ -51,10 +51,15 @@ def loaded(scene, row, last=TASKS):
     scene.submit(range(2, last), retries=row.retries)
 
 
+def taught(scene, row):
+    """The function is known to be short: from now on tasks are given in advance."""
+    scene.submit(range(100, 120), retries=row.retries)
+    scene.finish()
+
+
 def ahead(scene, row):
     """An engine runs a task that is held, with others behind it that were given in advance; the other engine is free."""
-    scene.submit(range(20), retries=row.retries)
-    scene.finish()
+    taught(scene, row)
     scene.submit([20], is_held=True, retries=row.retries)
     scene.submit(range(21, 20 + TASKS), retries=row.retries)
     scene.begun(20)
@@ -70,10 +75,17 @@ def runner(scene, number):
 
 @provocation("load")
 def _load(scene, row):
+    # One engine runs a task all the while: whatever dies, there is work that has begun and work that comes and goes.
     prepared(scene, row)
+    taught(scene, row)
+    scene.submit([0], is_held=True, retries=row.retries)
+    scene.begun(0)
     scene.arm()
-    scene.submit(range(TASKS), retries=row.retries)
+    scene.submit(range(1, TASKS), retries=row.retries)
     scene.await_fault(row.moment)
+    if row.process == "controller":
+        another(scene, "controller")
+    scene.open_gate()
 
 
 @provocation("controller's successor")
@@ -118,11 +130,27 @@ def _scale_up(scene, row):
     succeed_daemon(scene, row)
 
 
+@provocation("die while the controller is busy")
+def _die_while_the_controller_is_busy(scene, row):
+    prepared(scene, row)
+    scene.submit([0, 1], is_held=True)
+    scene.begun(0, 1)
+    scene.submit(range(2, TASKS))
+    kill(scene.before.controller, signal.SIGSTOP)
+    try:
+        scene.arm()
+        scene.open_gate()
+        scene.await_fault(row.moment)
+        # The agent has said it, too: now the controller finds both, the results and the death.
+        until(lambda: "killed by SIGKILL" in scene.log(), "the agent knows of the death", about=scene.log)
+    finally:
+        kill(scene.before.controller, signal.SIGCONT)
+
+
 @provocation("recall")
 def _recall(scene, row):
     prepared(scene, row)
-    scene.submit(range(20))
-    scene.finish()
+    taught(scene, row)
     scene.arm()
     scene.submit([20], is_held=True)
     scene.submit(range(21, 20 + TASKS))
@@ -229,9 +257,13 @@ def _kill_the_controller_under_load(scene, row):
 @provocation("kill the controller with tasks ahead")
 def _kill_the_controller_with_tasks_ahead(scene, row):
     prepared(scene, row)
+    # The agent can recall nothing before the controller dies: what is behind the long task stays there.
+    kill(scene.before.agent, signal.SIGSTOP)
     ahead(scene, row)
     kill(scene.before.controller)
+    kill(scene.before.agent, signal.SIGCONT)
     another(scene, "controller")
+    done_but(scene, 20)
     scene.open_gate()
 
 

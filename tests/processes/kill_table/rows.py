@@ -21,9 +21,11 @@ class Row:
         moment: a name of `fault.POINTS`, or the situation in words.
         promise: what holds, for people.
         how: the provocation, by its name in `provocations.HOW`.
+        also: what else is so at that moment, in words.
         passes: at which pass of the point.
         retries: of the tasks.
         lost: least and most tasks that end in EngineLost; all others have a result.
+        unrun: most of them that had not begun.
         again: most tasks that are run twice. Only those that died with an engine may, and their `attempt` says so.
         replaced: kinds of processes that have another pid afterwards, one of each; everybody else is the same.
         engines: how many engines there may be afterwards.
@@ -33,9 +35,11 @@ class Row:
     moment: str
     promise: str
     how: str
+    also: str = ""
     passes: int = 1
     retries: int = 0
     lost: tuple[int, int] = (0, 0)
+    unrun: int = 0
     again: int = 0
     replaced: frozenset[str] = frozenset()
     engines: tuple[int, ...] = (2,)
@@ -46,14 +50,17 @@ class Row:
 
     @property
     def cell(self) -> tuple[str, str]:
-        return self.process, self.moment if self.retries == 0 else f"{self.moment} (retries={self.retries})"
+        more = [self.also] if self.also else []
+        more += [f"retries={self.retries}"] if self.retries else []
+        return self.process, f"{self.moment} ({', '.join(more)})" if more else self.moment
 
 
 def only(*kinds: str) -> frozenset[str]:
     return frozenset(kinds)
 
 
-# fmt: off  (a table is read by rows: one argument a line would make it four times as long)
+# A table is read by rows: with one argument a line it would be four times as long.
+# fmt: off
 
 # The zygote is the agent's child: its socket ends with the agent, and so does it.
 AGENT = only("agent", "zygote")
@@ -62,318 +69,117 @@ _CONTROLLER = (
     "The client offers again what has no result, engines send again what was not acknowledged. Each task runs once."
 )
 CONTROLLER_ROWS = [
-    Row(
-        "controller",
-        "controller.submit.received",
-        f"Nobody knows of these tasks but the client. {_CONTROLLER}",
-        "load",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.result.received",
-        f"The engine keeps the results. {_CONTROLLER}",
-        "load",
-        passes=3,
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.turn.before_flush",
-        f"Nothing of what was decided has left: neither results nor their acknowledgement. {_CONTROLLER}",
-        "load",
-        passes=4,
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.flush.half_done",
-        f"Results are with the client's kernel before an engine hears that it may forget them. {_CONTROLLER}",
-        "load",
-        passes=4,
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.turn.after_flush",
-        f"Dispatches are with the engines, which run them. {_CONTROLLER}",
-        "load",
-        passes=4,
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.bound",
+    Row("controller", "controller.submit.received", f"Nobody knows of these tasks but the client. {_CONTROLLER}", "load",
+        replaced=only("controller")),
+    Row("controller", "controller.result.received", f"The engine keeps the results. {_CONTROLLER}", "load", passes=3,
+        replaced=only("controller")),
+    Row("controller", "controller.turn.before_flush",
+        f"Nothing of what was decided has left: neither results nor their acknowledgement. {_CONTROLLER}", "load", passes=4,
+        replaced=only("controller")),
+    Row("controller", "controller.flush.half_done",
+        f"Results are with the client's kernel before an engine hears that it may forget them. {_CONTROLLER}", "load", passes=4,
+        replaced=only("controller")),
+    Row("controller", "controller.turn.after_flush", f"Dispatches are with the engines, which run them. {_CONTROLLER}", "load",
+        passes=4, replaced=only("controller")),
+    Row("controller", "controller.bound",
         "A successor dies before anybody can connect: its own successor does the work. What runs meanwhile goes on, and runs once.",
-        "controller's successor",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.announced",
+        "controller's successor", replaced=only("controller")),
+    Row("controller", "controller.announced",
         "A successor dies before it has read a word: peers dial again. What runs meanwhile goes on, and runs once.",
-        "controller's successor",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "controller.recovery.before_release",
+        "controller's successor", replaced=only("controller")),
+    Row("controller", "controller.recovery.before_release",
         "A successor dies when it knows what the engines hold: its own successor asks again. Each task runs once.",
-        "controller's successor",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "idle",
-        "It is back in the time that a process takes to start; clients and engines notice nothing.",
-        "kill the controller",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "while both engines run a task and 48 wait",
+        "controller's successor", replaced=only("controller")),
+    Row("controller", "idle", "It is back in the time that a process takes to start; clients and engines notice nothing.",
+        "kill the controller", replaced=only("controller")),
+    Row("controller", "while both engines run a task and 48 wait",
         "The two go on and are found running; their results are delivered. Each task runs once.",
-        "kill the controller under load",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "while engines hold tasks in advance",
+        "kill the controller under load", replaced=only("controller")),
+    Row("controller", "while engines hold tasks in advance",
         "What has not begun is revoked and placed anew, what has is waited for. Each task runs once.",
-        "kill the controller with tasks ahead",
-        replaced=only("controller"),
-    ),
-    Row(
-        "controller",
-        "stopped (SIGSTOP) for longer than its silence is taken for normal, then continued",
+        "kill the controller with tasks ahead", replaced=only("controller")),
+    Row("controller", "stopped (SIGSTOP) for longer than its silence is taken for normal, then continued",
         "Peers dial again and wait; `status` says that it cannot be reached; nobody is declared dead or replaced.",
-        "stop the controller",
-    ),
+        "stop the controller"),
 ]
 
 _ENGINE = "The set is refilled at once; what the engine held and had not begun runs elsewhere."
 _LOST = "ends in EngineLost with engine, cause and last output"
 ENGINE_ROWS = [
-    Row(
-        "engine",
-        "engine.start.before_attach",
-        "Its agent sees it end and starts another one.",
-        "scale up",
-        engines=(3,),
-    ),
-    Row(
-        "engine",
-        "engine.task.before_run",
-        f"The task {_LOST}: whether it had begun cannot be known. {_ENGINE}",
-        "load",
-        passes=3,
-        lost=(1, 1),
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.task.before_run",
-        f"The task is run by another engine. {_ENGINE}",
-        "load",
-        passes=3,
-        retries=1,
-        again=1,
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.task.after_run",
-        f"The task {_LOST}: its result died with the engine. {_ENGINE}",
-        "load",
-        passes=3,
-        lost=(1, 1),
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.task.after_run",
-        f"The task is run again, and its attempt says so. {_ENGINE}",
-        "load",
-        passes=3,
-        retries=1,
-        again=1,
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.result.before_send",
-        f"Each task of the batch {_LOST} (short results travel together). {_ENGINE}",
-        "load",
-        passes=2,
-        lost=(1, 16),
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.result.before_send",
-        f"The tasks of the batch are run again. {_ENGINE}",
-        "load",
-        passes=2,
-        retries=1,
-        again=16,
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "engine.result.after_send",
-        f"What was sent is read before the death is believed: it is delivered and not run again. {_ENGINE}",
-        "load",
-        passes=2,
-        replaced=only("engine"),
-    ),
+    Row("engine", "engine.start.before_attach", "Its agent sees it end and starts another one.", "scale up", engines=(3,)),
+    Row("engine", "engine.task.before_run", f"The task {_LOST}: whether it had begun cannot be known. {_ENGINE}", "load",
+        passes=3, lost=(1, 1), unrun=1, replaced=only("engine")),
+    Row("engine", "engine.task.before_run", f"The task is run by another engine. {_ENGINE}", "load", passes=3, retries=1,
+        again=1, replaced=only("engine")),
+    Row("engine", "engine.task.after_run", f"The task {_LOST}: its result died with the engine. {_ENGINE}", "load", passes=3,
+        lost=(1, 1), replaced=only("engine")),
+    Row("engine", "engine.task.after_run", f"The task is run again, and its attempt says so. {_ENGINE}", "load", passes=3,
+        retries=1, again=1, replaced=only("engine")),
+    Row("engine", "engine.result.before_send", f"Each task of the batch {_LOST} (short results travel together). {_ENGINE}",
+        "load", passes=2, lost=(1, 16), replaced=only("engine")),
+    Row("engine", "engine.result.before_send", f"The tasks of the batch are run again. {_ENGINE}", "load", passes=2, retries=1,
+        again=16, replaced=only("engine")),
+    Row("engine", "engine.result.after_send",
+        f"What was sent is read before the death is believed: it is delivered and not run again. {_ENGINE}", "load", passes=2,
+        replaced=only("engine")),
+    Row("engine", "engine.result.after_send",
+        "Also when the controller hears of the death first: what the engine had sent counts.", "die while the controller is busy",
+        also="while the controller is busy", replaced=only("engine")),
     Row("engine", "idle", "It is replaced at once, with a new id.", "kill an engine", replaced=only("engine")),
-    Row(
-        "engine",
-        "while it runs a task",
-        f"The task {_LOST}. {_ENGINE}",
-        "kill a running engine",
-        lost=(1, 1),
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "while it runs a task",
-        f"The task is run again by another engine, and its attempt says so. {_ENGINE}",
-        "kill a running engine",
-        retries=1,
-        again=1,
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "while it runs a task and holds others in advance",
-        f"Only the task that ran {_LOST}. {_ENGINE}",
-        "kill an engine with tasks ahead",
-        lost=(1, 1),
-        replaced=only("engine"),
-    ),
-    Row(
-        "engine",
-        "both at once, each with a task",
-        f"Both tasks are run again by their successors. {_ENGINE}",
-        "kill both engines",
-        retries=1,
-        again=2,
-        replaced=only("both engines"),
-    ),
-    Row(
-        "engine",
-        "stopped (SIGSTOP) with a task and others in advance, then continued",
+    Row("engine", "while it runs a task", f"The task {_LOST}. {_ENGINE}", "kill a running engine", lost=(1, 1),
+        replaced=only("engine")),
+    Row("engine", "while it runs a task", f"The task is run again by another engine, and its attempt says so. {_ENGINE}",
+        "kill a running engine", retries=1, again=1, replaced=only("engine")),
+    Row("engine", "while it runs a task and holds others in advance", f"Only the task that ran {_LOST}. {_ENGINE}",
+        "kill an engine with tasks ahead", lost=(1, 1), replaced=only("engine")),
+    Row("engine", "both at once, each with a task", f"Both tasks are run again by their successors. {_ENGINE}",
+        "kill both engines", retries=1, again=2, replaced=only("both engines")),
+    Row("engine", "stopped (SIGSTOP) with a task and others in advance, then continued",
         "It is never taken for dead. What it has not begun is recalled and runs elsewhere; its task ends when it goes on.",
-        "stop an engine",
-    ),
+        "stop an engine"),
 ]
 
 _AGENT = "Its engines go on. The daemon starts a successor, which adopts them."
 AGENT_ROWS = [
-    Row(
-        "agent",
-        "agent.start.after_claim",
-        f"A successor dies at once, another one follows. {_AGENT}",
-        "agent's successor",
-        replaced=AGENT,
-    ),
-    Row(
-        "agent",
-        "agent.start.before_attach",
-        f"A successor dies when it has found the engines, another one follows. {_AGENT}",
-        "agent's successor",
-        replaced=AGENT,
-    ),
-    Row(
-        "agent",
-        "agent.fork.after_order",
+    Row("agent", "agent.start.after_claim", f"A successor dies at once, another one follows. {_AGENT}", "agent's successor",
+        replaced=AGENT),
+    Row("agent", "agent.start.before_attach", f"A successor dies when it has found the engines, another one follows. {_AGENT}",
+        "agent's successor", replaced=AGENT),
+    Row("agent", "agent.fork.after_order",
         f"Engines that nobody has reported yet are found by their identity files: none is lost, none is there twice. {_AGENT}",
-        "scale up",
-        replaced=AGENT,
-        engines=(3,),
-    ),
-    Row(
-        "agent",
-        "agent.engine_exited.before_report",
+        "scale up", replaced=AGENT, engines=(3,)),
+    Row("agent", "agent.engine_exited.before_report",
         f"Its successor finds what is left of the dead engine and reports it: the task {_LOST}. {_AGENT}",
-        "kill a running engine",
-        lost=(1, 1),
-        replaced=AGENT | only("engine"),
-    ),
-    Row(
-        "agent",
-        "agent.recall.before_answer",
-        f"What was revoked stays revoked; the recall is repeated, and the tasks run elsewhere, once. {_AGENT}",
-        "recall",
-        replaced=AGENT,
-    ),
+        "kill a running engine", lost=(1, 1), replaced=AGENT | only("engine")),
+    Row("agent", "agent.recall.before_answer",
+        f"What was revoked stays revoked; the recall is repeated, and the tasks run elsewhere, once. {_AGENT}", "recall",
+        replaced=AGENT),
     Row("agent", "idle", f"Nobody else notices. {_AGENT}", "kill the agent", replaced=AGENT),
-    Row(
-        "agent",
-        "while both engines run a task and 48 wait",
-        f"Work goes on meanwhile. {_AGENT}",
-        "kill the agent under load",
-        replaced=AGENT,
-    ),
-    Row(
-        "agent",
-        "and an engine that runs a task, before there is a successor",
-        f"The successor reports the death: the task {_LOST} (how is not known). {_AGENT}",
-        "kill agent and engine",
-        lost=(1, 1),
-        replaced=AGENT | only("engine"),
-    ),
-    Row(
-        "agent",
-        "stopped (SIGSTOP) while an engine dies, then continued",
+    Row("agent", "while both engines run a task and 48 wait", f"Work goes on meanwhile. {_AGENT}", "kill the agent under load",
+        replaced=AGENT),
+    Row("agent", "and an engine that runs a task, before there is a successor",
+        f"The successor reports the death: the task {_LOST} (how is not known). {_AGENT}", "kill agent and engine", lost=(1, 1),
+        replaced=AGENT | only("engine")),
+    Row("agent", "stopped (SIGSTOP) while an engine dies, then continued",
         "Nobody is declared dead without proof: the engine's task waits, other work goes on; the death is told when the agent is.",
-        "stop the agent",
-        lost=(1, 1),
-        replaced=only("engine"),
-    ),
+        "stop the agent", lost=(1, 1), replaced=only("engine")),
 ]
 
 _ZYGOTE = "Engines do not notice; the agent starts another zygote."
 ZYGOTE_ROWS = [
-    Row(
-        "zygote",
-        "zygote.warm.before_report",
-        f"A successor dies when it is warm, another one follows. {_ZYGOTE}",
-        "zygote's successor",
-        replaced=only("zygote"),
-    ),
-    Row(
-        "zygote",
-        "zygote.fork.before_report",
-        f"The engine that was forked and not reported is found by its identity file. {_ZYGOTE}",
-        "scale up",
-        replaced=only("zygote"),
-        engines=(3,),
-    ),
-    Row(
-        "zygote",
-        "zygote.reap.before_report",
-        f"The agent sees the death itself: the task {_LOST} (how is not known). {_ZYGOTE}",
-        "kill a running engine",
-        lost=(1, 1),
-        replaced=only("zygote", "engine"),
-    ),
+    Row("zygote", "zygote.warm.before_report", f"A successor dies when it is warm, another one follows. {_ZYGOTE}",
+        "zygote's successor", replaced=only("zygote")),
+    Row("zygote", "zygote.fork.before_report",
+        f"The engine that was forked and not reported is found by its identity file. {_ZYGOTE}", "scale up",
+        replaced=only("zygote"), engines=(3,)),
+    Row("zygote", "zygote.reap.before_report",
+        f"The agent sees the death itself: the task {_LOST} (how is not known). {_ZYGOTE}", "kill a running engine",
+        lost=(1, 1), replaced=only("zygote", "engine")),
     Row("zygote", "idle", _ZYGOTE, "kill the zygote", replaced=only("zygote")),
-    Row(
-        "zygote",
-        "while both engines run a task and 48 wait",
-        _ZYGOTE,
-        "kill the zygote under load",
-        replaced=only("zygote"),
-    ),
-    Row(
-        "zygote",
-        "stopped (SIGSTOP) while the set grows, then continued",
+    Row("zygote", "while both engines run a task and 48 wait", _ZYGOTE, "kill the zygote under load", replaced=only("zygote")),
+    Row("zygote", "stopped (SIGSTOP) while the set grows, then continued",
         "Work goes on; the new engine comes when it goes on, and `status` says until then that one is missing.",
-        "stop the zygote",
-        engines=(3,),
-    ),
+        "stop the zygote", engines=(3,)),
 ]
 
 _DAEMON = "Tasks go on without it; the next daemon adopts controller, agent and engines."
@@ -384,43 +190,16 @@ DAEMON_ROWS = [
         Row("daemon", point, f"{_WISH} {_DAEMON}", "scale up", replaced=only("daemon"), engines=(2, 3))
         for point in ("journal.append.before_write", "journal.append.before_fsync")
     ),
-    Row(
-        "daemon",
-        "journal.append.after_fsync",
-        f"The wish is durable, though nobody was told: it is carried out. {_DAEMON}",
-        "scale up",
-        replaced=only("daemon"),
-        engines=(3,),
-    ),
-    Row(
-        "daemon",
-        "daemon.handle.after_actions",
-        f"The agent may have been told; nothing is done twice. {_DAEMON}",
-        "scale up",
-        replaced=only("daemon"),
-        engines=(3,),
-    ),
-    Row(
-        "daemon",
-        "daemon.start.before_spawn",
-        f"The launch is called off, and another one begun. {_DAEMON}",
-        "replace the agent",
-        replaced=AGENT | only("daemon"),
-    ),
-    Row(
-        "daemon",
-        "daemon.start.after_spawn",
-        f"The process that it started is found and adopted: there are not two. {_DAEMON}",
-        "replace the agent",
-        replaced=AGENT | only("daemon"),
-    ),
-    Row(
-        "daemon",
-        "files.atomic_write.before_rename",
-        f"The old file is in place, or none; the start is begun again. {_DAEMON}",
-        "replace the controller",
-        replaced=only("daemon", "controller"),
-    ),
+    Row("daemon", "journal.append.after_fsync", f"The wish is durable, though nobody was told: it is carried out. {_DAEMON}",
+        "scale up", replaced=only("daemon"), engines=(3,)),
+    Row("daemon", "daemon.handle.after_actions", f"The agent may have been told; nothing is done twice. {_DAEMON}", "scale up",
+        replaced=only("daemon"), engines=(3,)),
+    Row("daemon", "daemon.start.before_spawn", f"The launch is called off, and another one begun. {_DAEMON}",
+        "replace the agent", replaced=AGENT | only("daemon")),
+    Row("daemon", "daemon.start.after_spawn", f"The process that it started is found and adopted: there are not two. {_DAEMON}",
+        "replace the agent", replaced=AGENT | only("daemon")),
+    Row("daemon", "files.atomic_write.before_rename", f"The old file is in place, or none; the start is begun again. {_DAEMON}",
+        "replace the controller", replaced=only("daemon", "controller")),
     *(
         Row("daemon", point, _BIRTH, "first start")
         for point in (
@@ -431,36 +210,16 @@ DAEMON_ROWS = [
             "journal.segment.before_switch",
         )
     ),
-    Row(
-        "daemon",
-        "journal.segment.before_removal",
-        f"The newest segment counts, the old one goes later. {_DAEMON}",
-        "old segment",
-        replaced=only("daemon"),
-    ),
-    Row(
-        "daemon",
-        "journal.repair.before_truncate",
-        f"The torn end is cut off by the next one. {_DAEMON}",
-        "torn journal",
-        replaced=only("daemon"),
-    ),
+    Row("daemon", "journal.segment.before_removal", f"The newest segment counts, the old one goes later. {_DAEMON}",
+        "old segment", replaced=only("daemon")),
+    Row("daemon", "journal.repair.before_truncate", f"The torn end is cut off by the next one. {_DAEMON}", "torn journal",
+        replaced=only("daemon")),
     Row("daemon", "idle", _DAEMON, "kill the daemon", replaced=only("daemon")),
-    Row(
-        "daemon",
-        "while it scales, under load",
-        f"{_WISH} {_DAEMON}",
-        "kill the daemon while it scales",
-        replaced=only("daemon"),
-        engines=(3,),
-    ),
-    Row(
-        "daemon",
-        "with controller and agent, while both engines run a task and 48 wait",
+    Row("daemon", "while it scales, under load", f"{_WISH} {_DAEMON}", "kill the daemon while it scales",
+        replaced=only("daemon"), engines=(3,)),
+    Row("daemon", "with controller and agent, while both engines run a task and 48 wait",
         "The engines go on alone; the next daemon starts controller and agent, which find them. Each task runs once.",
-        "kill all but the engines",
-        replaced=AGENT | only("daemon", "controller"),
-    ),
+        "kill all but the engines", replaced=AGENT | only("daemon", "controller")),
     Row("daemon", "stopped (SIGSTOP), then continued", "Tasks go on; nobody is replaced.", "stop the daemon"),
 ]
 
@@ -486,7 +245,6 @@ def as_markdown() -> str:
     lines = ["| who | killed when | what holds |", "|---|---|---|"]
     for row in ROWS:
         words = f"`{row.moment}`: {fault.POINTS[row.moment].description}" if row.is_point else row.moment
-        if row.retries:
-            words += f" (retries={row.retries})"
+        words += row.cell[1].removeprefix(row.moment)
         lines.append(f"| {row.process} | {words} | {row.promise} |")
     return "\n".join(lines) + "\n"

@@ -61,6 +61,41 @@ class Pids(NamedTuple):
     engines: dict[int, int]
 
 
+class Witness(threading.Thread):
+    """Reads every status that there is, in a thread of its own, until told to stop.
+
+    Attributes:
+        speechless: those in which the cluster was not as wished and no reason was given.
+        count: how many were read.
+    """
+
+    def __init__(self, scene):
+        super().__init__(name="witness", daemon=True)
+        self._scene = scene
+        self._is_over = threading.Event()
+        self.speechless = []
+        self.count = 0
+
+    def run(self):
+        number = 0
+        while not self._is_over.is_set():
+            try:
+                status = self._scene.client.get(f"{self._scene.path}?wait=change&since={number}&timeout=1", timeout=5)
+            except ControlError:
+                # There is no daemon just now, or it is stopped.
+                self._is_over.wait(0.02)
+                continue
+            number = status["seq"]
+            self.count += 1
+            units = [status["controller"], *status["engine_sets"].values()]
+            if not status["is_converged"] and not any(unit["reason"] for unit in units):
+                self.speechless.append(status)
+
+    def stop(self):
+        self._is_over.set()
+        self.join()
+
+
 class Scene(Cluster):
     """The cluster of one cell."""
 
@@ -75,6 +110,7 @@ class Scene(Cluster):
         self.futures = {}
         self.told = Counter()
         self._lock = threading.Lock()
+        self.witness = Witness(self)
         # Who ran before anybody was hit.
         self.before = None
         # What was wished for and acknowledged.
@@ -82,6 +118,8 @@ class Scene(Cluster):
 
     def __exit__(self, *exception):
         try:
+            if self.witness.is_alive():
+                self.witness.stop()
             self.gate.touch()
             if self.client_ is not None:
                 self.client_.close()
@@ -139,6 +177,7 @@ class Scene(Cluster):
     # --- tasks ---
 
     def connect(self):
+        self.witness.start()
         self.client_ = clusterd.Client(self.name, label="table", timeout=20.0)
         return self.client_
 

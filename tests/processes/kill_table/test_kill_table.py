@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +39,12 @@ def test_the_promise_holds(row, isolated):
         tasks_are_as_promised(row, scene, values, errors)
         processes_are_as_promised(row, scene, after)
         nothing_is_left_to_do(scene)
+        scene.witness.stop()
+        assert scene.witness.count
+        assert scene.witness.speechless == []
         every_engine_works(scene, after)
+        no_file_of_the_dead_is_left(scene, after)
+    assert not scene.runtime.exists()
     cells.record_cell(TABLE, row.cell)
 
 
@@ -66,6 +73,7 @@ def tasks_are_as_promised(row, scene, values, errors):
         assert LOST.search(str(error)), str(error)
     # Whatever has a result has run, and the result is of a run that there was.
     assert all(value[1] in executions[number] for number, value in values.items())
+    assert len(errors.keys() - executions.keys()) <= row.unrun
     dead = set(scene.before.engines.values()) - set(scene.pids().engines.values())
     twice = {number: pids for number, pids in executions.items() if len(pids) > 1}
     assert len(twice) <= row.again, twice
@@ -92,6 +100,15 @@ def nothing_is_left_to_do(scene):
         return status["unassigned"] == status["waiting"] == sum(held) == 0
 
     until(is_idle, "no task is left", about=scene.client_.queue_status)
+
+
+def no_file_of_the_dead_is_left(scene, after):
+    units = scene.runtime / "units"
+    # What a daemon calls off must stay called off: that mark is nobody's.
+    found = [path.name for path in units.iterdir() if b'"called off"' not in path.read_bytes()[:64]]
+    kinds = Counter(f"{name.partition('-')[0]}{Path(name).suffix}" for name in found)
+    engines = len(after.engines)
+    assert kinds == {"controller.json": 1, "agent.json": 1, "engine.json": engines, "engine.page": engines}, found
 
 
 def every_engine_works(scene, after):
