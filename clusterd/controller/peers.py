@@ -46,6 +46,7 @@ class Client:
         "since",
         "undelivered",
         "undelivered_bytes",
+        "unwanted",
         "user",
         "uuid",
     )
@@ -77,6 +78,8 @@ class Client:
         self.is_blocked = False
         # How many tasks were refused since then.
         self.refused = 0
+        # Tasks that it has aborted before they came, oldest first; at most as many as it may have.
+        self.unwanted: dict[bytes, None] = {}
 
     @property
     def name(self) -> str:

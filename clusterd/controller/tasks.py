@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DIGEST_SIZE = 16
+ABORTED = "aborted before it ran"
 # Tasks beyond its credit that a client may submit while it reads nothing: each is answered, and the answers wait here.
 MAX_REFUSED = 10_000
 AnyResult = tuple[Result, "Sequence[Any]", "Sequence[bytes]"]
@@ -76,7 +77,7 @@ class Tasks:
         fault.point("controller.submit.received")
         client.last_heard = now
         client.has_spoken = True
-        if client.refused > MAX_REFUSED:
+        if client.refused > MAX_REFUSED and messages:
             raise WireError(f"{client.refused} tasks beyond its credit, and it does not read what became of them")
         frames = Frames(payload, digests)
         out: list[AnyAction] = []
@@ -112,6 +113,10 @@ class Tasks:
             parked = Parked(client, message, frames, digests, size_of(message, frames))
             if not self._parking.offer(parked):
                 self._refuse(parked, "overloaded", "too many tasks wait already for the controller's recovery")
+            return
+        if client.unwanted and message.task in client.unwanted:
+            del client.unwanted[message.task]
+            self._refuse(Parked(client, message, (), (), 0), "aborted", ABORTED)
             return
         function = message.function
         if function and self.functions.get(function) is None:
@@ -313,12 +318,21 @@ class Tasks:
                 self._perform(out, now)
 
     def abort(self, client: Client, tasks: list[bytes] | None, targets: list[int] | None, now: float) -> int:
-        """End what has not begun: the tasks named, those for `targets`, or (both None) all; returns how many tasks that were."""
+        """End what has not begun: the tasks named, those for `targets`, or (both None) all; returns how many tasks that were.
+
+        A task that is named and not known is on its way: data and control are two connections. It ends when it comes.
+        """
         parked = self._parking.abort(
             client.handle, None if tasks is None else set(tasks), None if targets is None else set(targets)
         )
         for entry in parked:
-            self._refuse(entry, "aborted", "aborted before it ran")
+            self._refuse(entry, "aborted", ABORTED)
+        known = {entry.message.task for entry in parked}
+        for task in tasks or ():
+            if task not in known and self.scheduler.record(task) is None:
+                client.unwanted[task] = None
+        while len(client.unwanted) > self._limits.max_tasks:
+            del client.unwanted[next(iter(client.unwanted))]
         event = events.AbortRequested(
             client.handle, None if tasks is None else tuple(tasks), None if targets is None else tuple(targets)
         )

@@ -7,6 +7,8 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from clusterd.controller.main import Controller
 from clusterd.controller.servers import PeerGone
 from clusterd.controller.sockets import ENDPOINTS, Listening
@@ -188,14 +190,17 @@ class World:
     def __init__(self, root: Path, *, has_digests: bool = False, has_predecessor: bool = False, **spec):
         self.now = 1000.0
         self.controller = Controller(
-            ControllerSpec(
-                launch="00000000-0",
-                reuse=False,
-                cluster="test",
-                profile_dir=str(root),
-                runtime_dir=str(root),
-                log_dir=str(root),
-                **spec,
+            msgspec.convert(
+                {
+                    "launch": "00000000-0",
+                    "reuse": False,
+                    "cluster": "test",
+                    "profile_dir": str(root),
+                    "runtime_dir": str(root),
+                    "log_dir": str(root),
+                    **spec,
+                },
+                ControllerSpec,
             )
         )
         self.controller._has_predecessor = has_predecessor
