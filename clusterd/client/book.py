@@ -245,7 +245,7 @@ class TaskBook:
                 frames: Sequence[Any] = ()
                 if message.frames:
                     frames = payload[at : at + message.frames]
-                self._release(message.task)
+                self._in_flight_bytes -= self.in_flight.pop(message.task, 0)
                 future = self.pending.pop(message.task, None)
                 if future is not None:
                     if digests and message.frames:

@@ -34,7 +34,7 @@ class Guard:
         # (cell, content).
         self._cells: list[tuple[Any, Any]] = []
         # (function, what `_traits` said).
-        self._functions: list[tuple[FunctionType, list[Any]]] = []
+        self._functions: list[tuple[FunctionType, tuple[Any, ...]]] = []
 
     def holds(self) -> bool:
         """True while everything is as it was."""
@@ -48,12 +48,18 @@ class Guard:
         except ValueError:  # the cell was emptied
             return False
         for function, traits in self._functions:
-            current = _traits(function)
-            if len(current) != len(traits) or function.__dict__:
+            # Before each call: written out, where a comparison of lists made for it would cost twice as much.
+            code, defaults, doc, module, qualname, keywords = traits
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__doc__ is not doc
+                or function.__module__ is not module
+                or function.__qualname__ is not qualname
+                or function.__dict__
+                or not (keywords is function.__kwdefaults__ or _is_same(keywords, function.__kwdefaults__))
+            ):
                 return False
-            for now, then in zip(current, traits, strict=True):
-                if now is not then:
-                    return False
         return True
 
 
@@ -144,20 +150,24 @@ class _Watcher:
         return all(self.is_constant(value) for value in values)
 
 
-def _traits(function: FunctionType) -> list[Any]:
-    # Of annotations nothing is watched: they are for people and type checkers.
-    traits: list[Any] = [
+def _traits(function: FunctionType) -> tuple[Any, ...]:
+    # Of annotations nothing is watched: they are for people and type checkers. The dict of defaults can be changed in place.
+    keywords = function.__kwdefaults__
+    return (
         function.__code__,
         function.__defaults__,
         function.__doc__,
         function.__module__,
         function.__qualname__,
-    ]
-    if function.__kwdefaults__:
-        # This dict can be changed in place, unlike the tuple of the others.
-        for item in function.__kwdefaults__.items():
-            traits += item
-    return traits
+        None if keywords is None else dict(keywords),
+    )
+
+
+def _is_same(then: dict[str, Any] | None, now: dict[str, Any] | None) -> bool:
+    """True when the names, in their order, are bound to the same objects."""
+    if then is None or now is None:
+        return then is now
+    return list(then) == list(now) and all(now[name] is value for name, value in then.items())
 
 
 def _names_in(code: CodeType) -> set[str]:

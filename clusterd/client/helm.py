@@ -47,14 +47,17 @@ class Turner(Protocol):
 
     # True once it must not be turned any more.
     is_over: bool
+    # Set by the helm: a waiter turns it, or wants to.
+    is_claimed: bool
+    # True while it polls.
+    is_polling: bool
 
-    def turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
+    def turn(self, longest: float, *, is_yielding: bool) -> None:
         """Poll and deal with what there is.
 
         Args:
             longest: seconds that the poll may take.
-            is_wanted: looked at last before the poll; true: do not sleep.
-            on_poll: called with True just before the poll and with False just after it.
+            is_yielding: do not sleep while it is claimed.
         """
 
     def send(self) -> bool:
@@ -80,27 +83,28 @@ class Helm:
         self._lock = threading.Lock()
         # Held by the one waiter that drives.
         self._seat = threading.Lock()
-        # True while a waiter drives or is about to.
-        self._is_driven = False
         # Monotonic time until which the I/O thread stands aside, unless there is work.
         self._aside_until = 0.0
         # Monotonic time until which it sleeps; 0 while it does not.
         self._sleeps_until = 0.0
         # Identity of the thread inside `turn`; 0 for none.
         self._turning = 0
-        # True while our signal handler may raise: the main thread is at the helm and polls.
+        # Identity of the main thread.
+        self._main = threading.main_thread().ident
+        # True while our signal handler may raise whenever the loop polls: the main thread is at the helm.
         self._is_safe = False
         self._is_interrupted = False
 
     @property
     def is_driven(self) -> bool:
         """True while a thread that waits turns the loop."""
-        return self._is_driven
+        return self._loop.is_claimed
 
     @property
     def is_turning(self) -> bool:
         """True in the thread that turns the loop just now: in callbacks."""
-        return self._turning == threading.get_ident()
+        turning = self._turning
+        return turning != 0 and turning == threading.get_ident()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -117,14 +121,15 @@ class Helm:
     def run(self) -> None:
         """Turn the loop until it is over, whenever nobody else does."""
         while not self._loop.is_over:
-            if self._is_driven or self._aside_until > time.monotonic():
+            if self._loop.is_claimed or self._aside_until > time.monotonic():
                 self._stand_aside()
             else:
                 with self._lock:
-                    self._turn(1.0, self._is_wanted, _ignore)
-
-    def _is_wanted(self) -> bool:
-        return self._is_driven
+                    self._turning = threading.get_ident()
+                    try:
+                        self._loop.turn(1.0, is_yielding=True)
+                    finally:
+                        self._turning = 0
 
     def _stand_aside(self) -> None:
         alarm, loop = self._alarm, self._loop
@@ -132,7 +137,7 @@ class Helm:
         alarm.expect()
         self._sleeps_until = _NEVER
         now = time.monotonic()
-        if self._is_driven:
+        if loop.is_claimed:
             self._sleeps_until = now + _MAX_REST
         elif loop.is_over or not loop.is_quiet:
             self._aside_until = self._sleeps_until = 0.0
@@ -155,9 +160,9 @@ class Helm:
 
         A lone call goes out a thread switch earlier. Its answer is read by who waits for it, or by the I/O thread within LINGER.
         """
-        if self._is_driven or self._loop.is_over:
+        if self._loop.is_claimed or self._loop.is_over:
             return False
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != self._main:
             return self._post()
         return _is_interruptible_by_default() and self._guarded(self._post)
 
@@ -181,10 +186,10 @@ class Helm:
         """
         if self._loop.is_over:
             return
-        if threading.current_thread() is not threading.main_thread():
-            self._drive(future, deadline, _ignore)
+        if threading.get_ident() != self._main:
+            self._drive(future, deadline, False)
         elif _is_interruptible_by_default():
-            self._guarded(self._drive, future, deadline, self._polls)
+            self._guarded(self._drive, future, deadline, True)
 
     def _guarded(self, action: Callable[..., Any], *arguments: Any) -> Any:
         """Act in the main thread; a KeyboardInterrupt comes at once while it polls, else at the end.
@@ -202,65 +207,51 @@ class Helm:
         return done
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self._is_safe:
+        if self._is_safe and self._loop.is_polling:
             # Once: what cleans up behind the first must not meet a second.
             self._is_safe = False
             raise KeyboardInterrupt
         self._is_interrupted = True
 
-    def _drive(self, future: LightFuture, deadline: float | None, on_poll: Callable[[bool], None]) -> None:
+    def _drive(self, future: LightFuture, deadline: float | None, is_main: bool) -> None:  # noqa: FBT001 - see `drive`
         if not self._seat.acquire(blocking=False):
             return
-        self._is_driven = True
+        self._loop.is_claimed = True
         try:
             if not self._lock.acquire(blocking=False):
                 # The I/O thread polls: it leaves at once.
                 self._alarm.ring()
                 self._lock.acquire()
+            self._turning = threading.get_ident()
+            self._is_safe = is_main
             try:
-                self._turn_until(future, deadline, on_poll)
+                self._turn_until(future, deadline)
             finally:
+                self._is_safe = False
+                self._turning = 0
                 self._lock.release()
         finally:
             self._leave()
             self._seat.release()
 
-    def _turn_until(self, future: LightFuture, deadline: float | None, on_poll: Callable[[bool], None]) -> None:
+    def _turn_until(self, future: LightFuture, deadline: float | None) -> None:
         loop = self._loop
         while future._state == PENDING and not loop.is_over and not self._is_interrupted:  # noqa: SLF001 - done() rings
             longest = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if longest <= 0:
                 return
-            self._turn(longest, _never, on_poll)
-
-    def _turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
-        self._turning = threading.get_ident()
-        try:
-            self._loop.turn(longest, is_wanted, on_poll)
-        finally:
-            self._turning = 0
-
-    def _polls(self, is_polling: bool) -> None:  # noqa: FBT001 - called with a name's worth of context
-        self._is_safe = is_polling
+            loop.turn(longest, is_yielding=False)
 
     def _leave(self) -> None:
         loop = self._loop
         if loop.is_quiet and not loop.is_over:
             self._aside_until = until = time.monotonic() + LINGER
-            self._is_driven = False
+            loop.is_claimed = False
             if self._sleeps_until > until:
                 self._alarm.rouse()
         else:
-            self._is_driven = False
+            loop.is_claimed = False
             self.recall()
-
-
-def _never() -> bool:
-    return False
-
-
-def _ignore(_is_polling: bool) -> None:  # noqa: FBT001 - as `Helm._polls`
-    """No handler raises in this thread."""
 
 
 def _is_interruptible_by_default() -> bool:

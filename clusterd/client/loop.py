@@ -71,6 +71,9 @@ class Loop:
         self.cluster = ""
         # True once it must not be turned any more.
         self.is_over = False
+        # See `helm.Turner`.
+        self.is_claimed = False
+        self.is_polling = False
         # Why that is so, when nobody asked for it.
         self.fatal: ClusterdError | None = None
         # Nobody holds the client any more: it is over when the last task has ended.
@@ -92,8 +95,8 @@ class Loop:
         # When `_look` is due, though there is always something to read.
         self._look_at = 0.0
         self._poller: Any = None
-        # What the poller polls, of data and control, and who reads what.
-        self._polled: tuple[Any, Any] = (None, None)
+        # What the poller was made for: generation and is_sending of data and control; and who reads what.
+        self._polled: tuple[Any, ...] = ()
         self._readers: dict[Any, tuple[Link, Callable[[Event], None]]] = {}
 
     def open(self) -> None:
@@ -132,10 +135,11 @@ class Loop:
             self._requests.pump(self._control)
         return not tasks.queue
 
-    def turn(self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]) -> None:
+    def turn(self, longest: float, *, is_yielding: bool) -> None:
         """Poll for at most `longest` seconds and deal with what there is; see `helm.Turner`."""
-        self.send()
-        readable = self._poll(longest, is_wanted, on_poll)
+        if self._tasks.queue or self._requests.outbox:
+            self.send()
+        readable = self._poll(longest, is_yielding=is_yielding)
         is_eventful = False
         for source, _ in readable:
             reader = self._readers.get(source)
@@ -162,25 +166,25 @@ class Loop:
                     handle(event)
         self._watch(now)
 
-    def _poll(
-        self, longest: float, is_wanted: Callable[[], bool], on_poll: Callable[[bool], None]
-    ) -> list[tuple[Any, int]]:
-        alarm = self._alarm
-        data, control = self._data.pollables(), self._control.pollables()
-        if data is not self._polled[0] or control is not self._polled[1]:
-            self._register(data, control)
+    def _poll(self, longest: float, *, is_yielding: bool) -> list[tuple[Any, int]]:
+        alarm, data, control = self._alarm, self._data, self._control
+        polled = (data.generation, data.is_sending, control.generation, control.is_sending)
+        if polled != self._polled:
+            self._register()
+            self._polled = polled
         alarm.is_needed = True
-        if is_wanted() or self._has_work():
+        has_reason = self._tasks.queue or self._requests.outbox or self.is_over or self.is_orphan
+        if (is_yielding and self.is_claimed) or (has_reason and self._has_work()):
             longest = 0.0
         # Most answers come sooner than it takes to work out what else is due when.
         shortly = min(longest, SHORTLY)
+        self.is_polling = True
         try:
-            on_poll(True)
             readable: list[tuple[Any, int]] = self._poller.poll(int(shortly * 1000 + 0.999))
             if not readable and longest > shortly:
                 readable = self._poller.poll(int(min(longest, self._seconds_left()) * 1000 + 0.999))
         finally:
-            on_poll(False)
+            self.is_polling = False
             alarm.is_needed = False
         return readable
 
@@ -201,7 +205,8 @@ class Loop:
                 due = at
         return max(0.0, due - now)
 
-    def _register(self, data: list[tuple[Any, int]], control: list[tuple[Any, int]]) -> None:
+    def _register(self) -> None:
+        data, control = self._data.pollables(), self._control.pollables()
         wanted = [*data, *control]
         if all(type(source) is int for source, _ in wanted) and hasattr(select, "poll"):
             self._poller = select.poll()
@@ -214,7 +219,6 @@ class Loop:
             self._poller.register(source, flags)
         self._readers = {source: self._handlers[0] for source, _ in data}
         self._readers.update({source: self._handlers[1] for source, _ in control})
-        self._polled = (data, control)
 
     def _zmq_context(self) -> Any:
         if self._context is None:

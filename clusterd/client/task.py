@@ -184,7 +184,8 @@ class TaskFuture(LightFuture):
         if self._is_loaded:
             return self._result, self._exception
         try:
-            return self._unpacked(answer, *find_body(packed, packed_frames))
+            body, frames = find_body(packed, packed_frames) if packed_frames else (packed, ())
+            return self._unpacked(answer, body, frames)
         except Exception as problem:  # noqa: BLE001 - unpickling runs code of users
             problem.add_note(f"[while the result of task {self._id.hex()} was unpickled in this process]")
             return None, problem

@@ -76,11 +76,11 @@ class Link:
         self._keeps_unacked = keeps_unacked
         # closed, waiting (for the next dial), greeting (Hello sent), attaching (Attach sent), attached.
         self.state = "closed"
-        # Counts the transports: when it differs, the owner has other `pollables`.
+        # Counts the transports: where it or `is_sending` differs, the owner has other `pollables`.
         self.generation = 0
         self._transport: Transport | None = None
         # True while the transport keeps bytes that the kernel did not take.
-        self._is_sending = False
+        self.is_sending = False
         self.session: Session | None = None
         self.welcome: Welcome | None = None
         # Why there is no connection, in a sentence; empty while attached.
@@ -134,8 +134,8 @@ class Link:
             elif self.state in {"greeting", "attaching"}:
                 self._lose(f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s", events)
         try:
-            if self._is_sending and self._transport is not None:
-                self._is_sending = self._transport.flush()
+            if self.is_sending and self._transport is not None:
+                self.is_sending = self._transport.flush()
             if self._ack_at is not None and now >= self._ack_at:
                 self._acknowledge()
         except Gone as error:
@@ -184,8 +184,8 @@ class Link:
 
     def _after(self, events: list[Event]) -> None:
         try:
-            if self._is_sending and self._transport is not None:
-                self._is_sending = self._transport.flush()
+            if self.is_sending and self._transport is not None:
+                self.is_sending = self._transport.flush()
             session = self.session
             if session is not None and session.owes_ack:
                 if session.must_ack:
@@ -254,12 +254,12 @@ class Link:
             self._ack_at = None
         transport = self._transport
         assert transport is not None  # noqa: S101 - there is a session
-        self._is_sending = transport.send(frames)
+        self.is_sending = transport.send(frames)
 
     def _transmit(self, frames: Sequence[Any]) -> None:
         transport = self._transport
         assert transport is not None  # noqa: S101 - there is a session
-        self._is_sending = transport.send(frames)
+        self.is_sending = transport.send(frames)
 
     def _flush(self) -> None:
         while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
@@ -382,4 +382,4 @@ class Link:
             self._transport.close(linger=linger)
             self.generation += 1
         self._transport = None
-        self._is_sending = False
+        self.is_sending = False

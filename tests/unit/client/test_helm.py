@@ -21,9 +21,9 @@ def turners(client, monkeypatch):
     names = []
     loop, turn = client._connection.loop, type(client._connection.loop).turn
 
-    def noted(*args):
+    def noted(*args, **options):
         names.append(threading.current_thread().name)
-        return turn(loop, *args)
+        return turn(loop, *args, **options)
 
     monkeypatch.setattr(loop, "turn", noted)
     return names
@@ -64,7 +64,7 @@ def test_others_get_their_results_meanwhile(view, controller):
     helm = view.client._connection._helm
     driver = threading.Thread(target=mine.result)
     driver.start()
-    until(lambda: len(controller.held) == 2 and helm._is_driven, "a driver")
+    until(lambda: len(controller.held) == 2 and helm.is_driven, "a driver")
     controller.do(controller.held.reverse)
     controller.release(count=1)
     thread.join(10)
@@ -112,7 +112,7 @@ def test_a_callback_in_a_thread_that_drives_is_a_callback(view, controller):
     controller.do(controller.held.reverse)
     thread = threading.Thread(target=future.result)
     thread.start()
-    until(lambda: view.client._connection._helm._is_driven, "a driver")
+    until(lambda: view.client._connection._helm.is_driven, "a driver")
     controller.release()
     assert done.wait(10)
     thread.join(10)
