@@ -73,7 +73,9 @@ class Agent:
         """Supervise until told to end; the exit status."""
         now = time.monotonic()
         self._adopt(now)
-        self._perform(self._slots.set_desired(self._spec.generation, self._spec.slots, now))
+        # An engine by hand that ended before its helper looked is reported, and not waited for: nothing here can start it.
+        wanted = list(self._slots.slots) if self._is_watching else self._spec.slots
+        self._perform(self._slots.set_desired(self._spec.generation, wanted, now))
         self._perform(self._slots.end_unwanted(now))
         fault.point("agent.start.before_attach")
         self._control.link.open()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 from zmq.utils import garbage
 
@@ -254,6 +255,20 @@ def test_usage(hands):
     assert "invalid choice: 'mongodb'" in hands.fails(
         "controller", "--profile-dir", hands.directory, "--database", "mongodb", status=2
     )
+
+
+def test_the_helper_of_an_engine_that_is_killed_ends_too(hands):
+    """Also when it had not looked yet: what is left behind fails the test."""
+    controller = hands.controller()
+    engine = hands.start("engine", "--profile-dir", hands.directory)
+    until(lambda: "registered" in controller.said(), "the engine registers", about=engine.said)
+    helper = psutil.Process(engine.pid).children()
+    engine.kill()
+    engine.wait()
+    gone, _ = psutil.wait_procs(helper, timeout=20)
+    assert gone == helper
+    with clusterd.Client(hands.directory) as client:
+        assert client.ids == []
 
 
 # --- engines that cannot join ---
