@@ -313,6 +313,7 @@ class Agent:
             self._slots.generation,
             self._nursery.inventory(),
             wanted,
+            is_complete=not self._is_watching,
         )
 
     def _report(self) -> m.AgentReport:

@@ -170,22 +170,24 @@ class Hub:
         agent.connection = connection
         connection.say(Attached(handshake.token_of(self._secret, "agent", message.uuid), -1, is_same), 32)
         self.has_other_places = True
-        self._adopt_engines(agent, {state.uuid for state in message.engines})
+        self._adopt_engines(agent, {state.uuid for state in message.engines}, is_complete=message.is_complete)
         for state in message.engines:
             self._expect_engine(agent, state, now)
         self._work.agent_attached(recovery.place(agent.engine_set, agent.host))
         self.notify_agent(agent, "attached")
         log.info("attached: agent of %s on %s (pid %d)", agent.engine_set, agent.host, agent.pid)
 
-    def _adopt_engines(self, agent: Agent, present: set[bytes]) -> None:
+    def _adopt_engines(self, agent: Agent, present: set[bytes], *, is_complete: bool) -> None:
         # What this agent holds is its own now; what its predecessor on this host held and it does not find is dead:
-        # an agent attaches only after it has looked at every identity file of its set.
+        # an agent of a set attaches only after it has looked at every identity file there is of it.
         for uuid in present:
             engine = self.engines.get(uuid)
             if engine is not None and engine.agent != agent.launch:
                 self._forget_predecessor(engine.agent)
                 engine.agent = agent.launch
         agent.missing = []
+        if not is_complete:
+            return
         for engine in self.engines.values():
             if (
                 engine.uuid in present

@@ -130,6 +130,17 @@ def test_a_controller_and_two_engines_compute_and_leave_nothing(hands, isolated)
     assert files(isolated.runtime) == []
 
 
+def test_engines_that_are_started_together_do_not_speak_for_each_other(hands):
+    controller = hands.controller()
+    for _ in range(4):
+        hands.start("engine", "--profile-dir", hands.directory)
+    with clusterd.Client(hands.directory) as client:
+        assert hands.joined(client, 4) == [0, 1, 2, 3]
+        until(lambda: controller.said().count("attached: agent") == 4, "the helpers", about=controller.said)
+        assert client.interrupt() == [0, 1, 2, 3]
+    assert "gone:" not in controller.said()
+
+
 def test_ctrl_c_ends_both(hands):
     controller = hands.controller()
     engine = hands.start("engine", "--profile-dir", hands.directory)

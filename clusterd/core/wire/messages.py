@@ -156,7 +156,11 @@ class EngineState(Message):
 
 
 class AttachAgent(Message, tag=12):
-    """An agent shows who it is, and which engines it holds."""
+    """An agent shows who it is, and which engines it holds.
+
+    `is_complete`: it has looked for all engines of its set on its host, so one that it does not list is gone. The helper of an engine
+    by hand has looked for its own only.
+    """
 
     uuid: bytes
     token: bytes
@@ -167,6 +171,7 @@ class AttachAgent(Message, tag=12):
     generation: int
     engines: list[EngineState]
     slots: list[int] = []
+    is_complete: bool = True
 
 
 class Attached(Message, tag=13):
