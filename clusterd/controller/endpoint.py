@@ -107,13 +107,13 @@ class Endpoint:
         self.dirty: list[Connection] = []
         self._acks_when_flushed = acks_when_flushed
         # Sessions that brought something in this turn, where that is not acknowledged yet.
-        self._heard: list[Session] = []
+        self.heard: list[Session] = []
         # Connections that are owed a bare acknowledgement when nothing else carries it, in order of `_ack_due`.
         self._owed: dict[bytes, float] = {}
         # Since when the first of them may be owed; None when none is.
         self.owed_since: float | None = None
         # Connections that ended while something was sent to them, with the reason; their owners have not been told.
-        self._ended: list[tuple[Connection, str]] = []
+        self.ended: list[tuple[Connection, str]] = []
         self.max_unread = max_unread
         # Monotonic time of the last `receive`.
         self._now = 0.0
@@ -123,11 +123,6 @@ class Endpoint:
     def pollable(self) -> Any:
         """What the loop polls."""
         return self._server.pollable()
-
-    @property
-    def needs_flush(self) -> bool:
-        """True when `flush` has something to do."""
-        return bool(self.dirty or self._heard)
 
     # --- receiving ---
 
@@ -162,7 +157,7 @@ class Endpoint:
                 self._reset(connection, bytes(parts[0]), f"it sent an unusable message: {error.message}", now)
             return
         if self._acks_when_flushed:
-            self._heard.append(connection.session)
+            self.heard.append(connection.session)
         try:
             self._deal(connection, content.messages, payload, content.digests, now)
         except WireError as error:
@@ -252,9 +247,9 @@ class Endpoint:
 
     def flush(self) -> None:
         """Send all that was said in this turn, and the acknowledgements that are due at once."""
-        for session in self._heard:
+        for session in self.heard:
             session.deal_with(session.received)
-        self._heard.clear()
+        self.heard.clear()
         dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.is_dirty = False
@@ -326,15 +321,14 @@ class Endpoint:
     def cut(self, connection: Connection, reason: str) -> None:
         """End a connection in the middle of whatever is being done; its owner is told by `tell_ended`."""
         self.forget(connection)
-        self._ended.append((connection, reason))
+        self.ended.append((connection, reason))
 
-    def tell_ended(self, now: float) -> bool:
-        """Tell the owners of connections that have ended since the last time; True when there were any."""
-        ended, self._ended = self._ended, []
+    def tell_ended(self, now: float) -> None:
+        """Tell the owners of connections that have ended since the last time."""
+        ended, self.ended = self.ended, []
         for connection, reason in ended:
             if connection.owner is not None:
                 self._owner.disconnected(connection, reason, now)
-        return bool(ended)
 
     def _lost(self, routing_id: bytes, reason: str, now: float) -> None:
         connection = self.connections.get(routing_id)

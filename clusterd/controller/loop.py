@@ -91,17 +91,20 @@ class Loop:
         for endpoint in self._endpoints:
             poller.register(endpoint.pollable(), zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
-        by_pollable = {endpoint.pollable(): endpoint for endpoint in self._endpoints}
+        alone = {endpoint.pollable(): [endpoint] for endpoint in self._endpoints}
         shortly = int(HOUSE_SECONDS * 1000)
         is_idle = True
         while self.ends_because is None:
             ready = poller.poll(self._timeout() if is_idle else shortly)
             now = time.monotonic()
-            readable = {pollable for pollable, _ in ready}
-            if self._wakeup in readable:
-                self._drain_wakeup()
             is_idle = not ready
-            arrived = [endpoint for pollable, endpoint in by_pollable.items() if pollable in readable]
+            # A lone message has one endpoint to look at, which needs no sorting.
+            arrived = alone.get(ready[0][0]) if len(ready) == 1 else None
+            if arrived is None:
+                readable = {pollable for pollable, _ in ready}
+                if self._wakeup in readable:
+                    self._drain_wakeup()
+                arrived = [endpoint for endpoint in self._endpoints if endpoint.pollable() in readable]
             self.turn(arrived, now, is_due=is_idle or now >= self._next_house)
         self._flush()
         return self.ends_because
@@ -118,7 +121,9 @@ class Loop:
         if is_due:
             self._acknowledge(now)
         # Who turned out to be gone when it was spoken to: that is news, and may be for others.
-        while any([endpoint.tell_ended(now) for endpoint in self._endpoints]):  # noqa: C419 - each of them
+        while ended := [endpoint for endpoint in self._endpoints if endpoint.ended]:
+            for endpoint in ended:
+                endpoint.tell_ended(now)
             self._act(now)
 
     def _act(self, now: float) -> None:
@@ -152,7 +157,7 @@ class Loop:
 
     def _flush(self) -> None:
         for endpoint in self._by_urgency:
-            if endpoint.needs_flush:
+            if endpoint.dirty or endpoint.heard:
                 endpoint.flush()
             if endpoint.name == "client-data":
                 fault.point("controller.flush.half_done")

@@ -126,15 +126,16 @@ class UnixServer:
     def receive(self) -> Iterator[tuple[bytes, list[Any] | None, str]]:
         """See `Server`."""
         for descriptor, happened in self._epoll.poll(0, RECEIVE_BURST):
-            if descriptor == self._listener.fileno():
-                self._accept()
-                continue
             known = self._streams.get(descriptor)
             if known is None:
+                if descriptor == self._listener.fileno():
+                    self._accept()
                 continue
             if happened & select.EPOLLOUT:
                 self._flush(descriptor, *known)
-            if happened & ~select.EPOLLOUT and not known[1].is_closed:
+                if descriptor not in self._streams:
+                    continue
+            if happened & ~select.EPOLLOUT:
                 if known[0] in self._leaving:
                     self._forget(known[0])  # it has closed, too
                 else:
