@@ -341,9 +341,14 @@ class Agent:
     def _command(self, message: m.EngineSignal, now: float) -> str:
         if self._is_watching and message.command == "restart":
             return "this engine was started by hand: stop it, and start another where it was"
+        if self._is_watching and message.command == "interrupt" and not self._is_running(message.uuid):
+            return ""  # to an idle engine in a terminal the same signal is a person's Ctrl-C, which ends it
         actions, problem = self._slots.command(message.uuid, message.command, now)
         self._perform(actions)
         return problem
+
+    def _is_running(self, uuid: bytes) -> bool:
+        return any(engine.uuid == uuid and engine.state == "running" for engine in self._nursery.inventory())
 
     def _recall(self, message: m.Recall) -> None:
         epoch = epoch_of(self._controller)

@@ -249,7 +249,7 @@ class Client:
         if failed:
             reasons = "; ".join(f"engine {engine}: {reason}" for engine, reason in sorted(failed.items()))
             raise ClusterdError(f"{command} failed for {len(failed)} of {len(engines)} engines: {reasons}")
-        return [int(engine) for engine in answer.get("done", [])]
+        return sorted(int(engine) for engine in answer.get("done", []))
 
     # --- the end ---
 

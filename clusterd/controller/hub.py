@@ -28,9 +28,10 @@ from clusterd.core.wire.messages import (
 from clusterd.system import process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from clusterd.controller.connection import Connection
+    from clusterd.controller.wire_ids import WireIds
     from clusterd.controller.work import Work
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,13 @@ class Hub:
     Args:
         work: told about clients and engines that come and go.
         token_secret: of this controller's files.
-        next_id: returns a wire id that was never used with these files.
+        ids: gives wire ids that were never used in this life of the cluster.
     """
 
-    def __init__(self, work: Work, token_secret: bytes, next_id: Callable[[], int]) -> None:
+    def __init__(self, work: Work, token_secret: bytes, ids: WireIds) -> None:
         self._work = work
         self._secret = token_secret
-        self._next_id = next_id
+        self._ids = ids
         self._next_handle = 0
         # All and only clients that may still get results, by uuid and by handle.
         self.clients: dict[bytes, Client] = {}
@@ -129,7 +130,8 @@ class Hub:
         is_new = engine is None
         if engine is None:
             wanted = message.wanted_id
-            wire_id = wanted if wanted >= 0 and wanted not in self.engines_by_id else self._unused_id()
+            is_free = wanted >= 0 and wanted not in self.engines_by_id
+            wire_id = wanted if is_free else self._ids.take(message.slot, self.engines_by_id)
             engine = Engine(wire_id, message.uuid)
             self.engines[message.uuid] = self.engines_by_id[wire_id] = engine
         elif engine.connection is not None:
@@ -148,11 +150,6 @@ class Hub:
         self._added[engine.id] = engine
         self._work.engine_attached(engine, message, is_new=is_new, now=now)
         log.info("registered: engine %d is %s (pid %d)", engine.id, engine.name, engine.pid)
-
-    def _unused_id(self) -> int:
-        while (wire_id := self._next_id()) in self.engines_by_id:
-            pass  # an engine of an earlier controller, or an MPI rank, has it
-        return wire_id
 
     def _attach_agent(self, connection: Connection, message: AttachAgent, now: float) -> None:
         agent = self.agents.get(message.launch)

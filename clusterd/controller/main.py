@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import zmq
 
 from clusterd.controller import credentials, sockets
@@ -30,6 +29,7 @@ from clusterd.controller.operations import Operations
 from clusterd.controller.recovery import RECOVERY_SECONDS, Recovery
 from clusterd.controller.requests import Requests
 from clusterd.controller.tasks import Tasks
+from clusterd.controller.wire_ids import WireIds
 from clusterd.core.model import launch
 from clusterd.core.model.page import epoch_of
 from clusterd.core.scheduler import Scheduler, Settings
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
-# Wire ids are reserved in blocks, so that the file is not written for each engine, and none is ever given twice.
-ID_BLOCK = 1024
 MIN_RECORDS = 1000
 # Replies and notices that a peer leaves unread on its control connection: it can ask for all of them again.
 MAX_UNREAD = 8 * 1024 * 1024
@@ -138,6 +136,7 @@ class Controller:
         kept = credentials.load_secrets(self._security) if spec.reuse else None
         self._has_predecessor = kept is not None
         self._secrets = kept or credentials.new_secrets()
+        self._ids = WireIds(self._secrets.next_engine_id, self._reserve_ids if spec.reuse else None)
         self._limits = Limits(
             max_message=spec.max_message,
             max_tasks=spec.client_credit.tasks,
@@ -171,11 +170,13 @@ class Controller:
             fault.point("controller.announced")
             reason = loop.run(endpoints)
             log.info("ends: %s", reason)
-            if self._spec.reuse and not loop.has_engines:
-                # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
-                self._secrets.next_engine_id = 0
-                self._secrets.places = []
-                credentials.save_secrets(self._security, self._secrets)
+            if self._spec.reuse:
+                self._secrets.next_engine_id = self._ids.next
+                if not loop.has_engines:
+                    # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
+                    self._secrets.next_engine_id = 0
+                    self._secrets.places = []
+                self._keep_secrets()
         finally:
             signal.set_wakeup_fd(-1)
             if not self._spec.reuse:
@@ -194,7 +195,7 @@ class Controller:
         until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
         recovery = Recovery(self._secrets.places, until)
         tasks = Tasks(scheduler, performer, self._limits, recovery)
-        hub = Hub(tasks, self._secrets.token_secret_bytes, self._next_id)
+        hub = Hub(tasks, self._secrets.token_secret_bytes, self._ids)
         operations = Operations(hub, tasks, epoch_of(self._incarnation))
         performer.hub, performer.tasks, performer.operations = hub, tasks, operations
         endpoints: dict[str, Endpoint] = {}
@@ -258,17 +259,12 @@ class Controller:
         location = spec.location or os.uname().nodename
         return sockets.bind_tcp(context, spec.ip, location, ports, self._secrets, self._limits)
 
-    def _next_id(self) -> int:
-        wire_id = self._secrets.next_engine_id
-        self._secrets.next_engine_id += 1
-        if self._spec.reuse and self._secrets.next_engine_id % ID_BLOCK == 1:
-            self._keep_secrets()
-        return wire_id
+    def _reserve_ids(self, end: int) -> None:
+        self._secrets.next_engine_id = end
+        self._keep_secrets()
 
     def _keep_secrets(self) -> None:
-        # What is on disk is the end of the reserved block, never below an id that was given.
-        reserved = (self._secrets.next_engine_id // ID_BLOCK + 1) * ID_BLOCK
-        credentials.save_secrets(self._security, msgspec.structs.replace(self._secrets, next_engine_id=reserved))
+        credentials.save_secrets(self._security, self._secrets)
 
 
 def _install_signals(loop: Loop, wakeup_write: int) -> None:
