@@ -41,6 +41,12 @@ log = logging.getLogger(__name__)
 # An agent answers within a turn of its loop; one on a swapping node may take seconds. After that the requester is told.
 COMMAND_SECONDS = 10.0
 COMMANDS = frozenset({"interrupt", "stop", "kill", "restart"})
+# Commands that may wait for agents at a time: some for each engine of the largest cluster.
+MAX_PENDING = 100_000
+# What an agent tells of a dead engine goes to the clients of all tasks that it held.
+MAX_CAUSE = 1024
+MAX_OUTPUT = 16 * 1024
+MAX_LISTED = 200
 
 
 class Pending:
@@ -74,8 +80,7 @@ class Operations:
         self._next_number = 0
         # By our number: requests that wait.
         self._pending: dict[int, Pending] = {}
-        # By uuid of an engine that has not attached: how its start failed, for who looks at the log.
-        self.failed_starts = 0
+        # Monotonic time of this turn of the loop.
         self.now = 0.0
 
     # --- for clients and operators ---
@@ -85,12 +90,17 @@ class Operations:
         if message.command not in COMMANDS:
             self._error(client, message.request, "malformed", f"no engine command {message.command!r}")
             return
+        if len(self._pending) >= MAX_PENDING:
+            self._error(client, message.request, "overloaded", f"{len(self._pending)} commands wait for agents already")
+            return
         pending = Pending(client, message.request, self.now + COMMAND_SECONDS)
-        for wire_id in message.engines:
+        registered = ""
+        for wire_id in dict.fromkeys(message.engines):
             engine = self._hub.engines_by_id.get(wire_id)
             if engine is None:
-                known = ", ".join(map(str, sorted(self._hub.engines_by_id))) or "none"
-                pending.failed[wire_id] = f"there is no engine {wire_id}; registered: {known}"
+                # Worked out once: a list of ids that are all wrong must not cost more than itself.
+                registered = registered or _ranges(sorted(self._hub.engines_by_id))
+                pending.failed[wire_id] = f"there is no engine {wire_id}; registered: {registered}"
                 continue
             problem = self._send_signal(engine, message.command, pending)
             if problem:
@@ -187,11 +197,11 @@ class Operations:
             if message.order >= 0:
                 begun = message.order if message.epoch == self._epoch else 0
                 self._tasks.handle(events.EngineRecalled(engine.id, begun + 1, ALL_ORDERS, begun), now)
-            end = Loss(message.cause, message.output_tail, message.running or None, is_wanted=message.is_wanted)
+            cause, output = message.cause[:MAX_CAUSE], message.output_tail[-MAX_OUTPUT:]
+            end = Loss(cause, output, message.running or None, is_wanted=message.is_wanted)
             self._hub.lose_engine(engine, end, now)
         elif not message.is_wanted:
-            self.failed_starts += 1
-            log.warning("%s/%d ended before it registered: %s", agent.engine_set, message.slot, message.cause)
+            log.warning("%s/%d ended, and was not registered: %s", agent.engine_set, message.slot, message.cause)
 
     def _done(self, message: CommandDone) -> None:
         pending = self._pending.pop(message.request, None)
@@ -208,17 +218,21 @@ class Operations:
 
     def next_deadline(self) -> float | None:
         """When the first pending request gives up."""
-        return min((pending.deadline for pending in self._pending.values()), default=None)
+        # All have the same time, so the oldest is first.
+        oldest = next(iter(self._pending.values()), None)
+        return None if oldest is None else oldest.deadline
 
     def tick(self, now: float) -> None:
         """Answer requests whose agents were silent."""
-        for number, pending in list(self._pending.items()):
-            if now >= pending.deadline and number in self._pending:
-                for late in list(pending.waiting):
-                    engine = pending.waiting.pop(late)
-                    self._pending.pop(late, None)
-                    pending.failed[engine] = f"its agent did not answer within {COMMAND_SECONDS:.0f} s"
-                self._settle(pending)
+        while self._pending:
+            pending = next(iter(self._pending.values()))
+            if now < pending.deadline:
+                return
+            for late, engine in pending.waiting.items():
+                del self._pending[late]
+                pending.failed[engine] = f"its agent did not answer within {COMMAND_SECONDS:.0f} s"
+            pending.waiting.clear()
+            self._settle(pending)
 
     def _settle(self, pending: Pending) -> None:
         if pending.waiting or pending.client is None or pending.client.control is None:
@@ -232,3 +246,15 @@ class Operations:
     def _error(self, client: Client, request: int, code: str, text: str, hint: str = "") -> None:
         if client.control is not None:
             client.control.say(ErrorReply(request, code, text, hint), 64 + len(text))
+
+
+def _ranges(ids: list[int]) -> str:
+    """`0-3, 7` of sorted numbers, cut where that is long."""
+    parts: list[list[int]] = []
+    for number in ids:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts) or "none"
+    return text if len(text) <= MAX_LISTED else f"{text[:MAX_LISTED]} ..."

@@ -40,6 +40,8 @@ Order: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ResultStatus: TypeAlias = Annotated[int, Meta(ge=0, le=1)]
 WireId: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 """Of an engine; -1: none."""
+WireIds: TypeAlias = Annotated[list[int], Meta(max_length=65_536)]
+Slots: TypeAlias = Annotated[list[int], Meta(max_length=65_536)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 """Not NaN either."""
 
@@ -229,7 +231,7 @@ class Submit(Message, tag=22):
     task: TaskId
     kind: Kind
     function: DigestOrNone
-    target: int | list[int] | None
+    target: int | WireIds | None
     body: bytes
     frames: Count = 0
     options: TaskOptions | None = None
@@ -330,14 +332,14 @@ class Abort(Message, tag=44):
 
     request: int
     tasks: list[TaskId] | None = None
-    targets: list[int] | None = None
+    targets: WireIds | None = None
 
 
 class QueueStatus(Message, tag=45):
     """Reply: {"engines": {id: {"queued", "running", "prefetched", "completed"}}, "unassigned": n, "clients": n}."""
 
     request: int
-    targets: list[int] | None = None
+    targets: WireIds | None = None
 
 
 class ControllerStatus(Message, tag=46):
@@ -350,7 +352,7 @@ class EngineCommand(Message, tag=47):
     """Forwarded to the engines' agents. `command`: interrupt, stop, kill, restart. Reply: {"done": [ids], "failed": {id: reason}}."""
 
     request: int
-    engines: list[int]
+    engines: WireIds
     command: str
 
 
@@ -366,14 +368,14 @@ class SetDesired(Message, tag=49):
     request: int
     launch: str
     generation: int
-    slots: list[int]
+    slots: Slots
 
 
 class Drain(Message, tag=50):
     """Operator: give these engines no new work (or again, with `is_draining` false). Reply: {"idle": [ids]}; Drained notices follow."""
 
     request: int
-    engines: list[int]
+    engines: WireIds
     is_draining: bool = True
 
 
@@ -388,7 +390,7 @@ class ResumeSlots(Message, tag=52):
 
     request: int
     launch: str
-    slots: list[int] | None = None
+    slots: Slots | None = None
 
 
 class EngineInfo(Message):
