@@ -26,7 +26,7 @@ from clusterd.controller.endpoint import Endpoint
 from clusterd.controller.hub import Hub
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
-from clusterd.controller.recovery import RECOVERY_SECONDS, Recovery
+from clusterd.controller.recovery import Recovery
 from clusterd.controller.requests import Requests
 from clusterd.controller.tasks import Tasks
 from clusterd.controller.wire_ids import WireIds
@@ -192,8 +192,7 @@ class Controller:
         max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
         scheduler = Scheduler(Settings(max_records=max_records, max_record_bytes=spec.records.memory))
         performer = Performer(spec.client_credit.results)
-        until = time.monotonic() + RECOVERY_SECONDS if self._has_predecessor else 0.0
-        recovery = Recovery(self._secrets.places, until)
+        recovery = Recovery(self._secrets.places, time.monotonic() if self._has_predecessor else None)
         tasks = Tasks(scheduler, performer, self._limits, recovery)
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._ids)
         operations = Operations(hub, tasks, epoch_of(self._incarnation))

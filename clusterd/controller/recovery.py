@@ -2,7 +2,7 @@
 
 What an engine runs or holds must not be given to another one. It is known once the agents that the predecessor had are back, and
 each engine that they list has attached, or runs a task and holds no result besides (it cannot attach before it has ended).
-Invariant: it is over at the latest RECOVERY_SECONDS after the start; what was not heard of by then may be run twice.
+Invariant: it is over at the latest AGENT_SECONDS after the start; what was not heard of by then may be run twice.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from clusterd.core.wire.messages import EngineState
 
-RECOVERY_SECONDS = 2.0
-"""Peers dial at least once a second. One that is later was stopped, or its host is gone."""
+PEER_SECONDS = 2.0
+"""Peers that live dial at least once a second. One that is later was stopped, or its host is gone."""
+AGENT_SECONDS = 10.0
+"""An agent that died with the controller is started anew, which may take seconds on a busy machine; its engines run on meanwhile."""
 
 
 class Recovery:
@@ -23,21 +25,22 @@ class Recovery:
 
     Args:
         places: the agents that the predecessor had, by engine set and host (`place`); None: nobody knows.
-        until: monotonic time at which it is over in any case; 0: there is no predecessor.
+        started: monotonic time; None: there is no predecessor.
     """
 
-    def __init__(self, places: Iterable[str] | None = None, until: float = 0.0) -> None:
-        self._until = until
+    def __init__(self, places: Iterable[str] | None = None, started: float | None = None) -> None:
+        self._started = started or 0.0
         # All and only agents that are still to come; None while that is not known.
         self._places: set[str] | None = None if places is None else set(places)
         # Wire ids of engines that were listed and have not said yet what they hold.
         self._engines: set[int] = set()
-        self._is_over = not until
+        self._is_over = started is None
 
     def is_over(self, now: float) -> bool:
         """Say whether offers may be placed; once it is over it stays so."""
         if not self._is_over:
-            self._is_over = now >= self._until or (self._places is not None and not self._places and not self._engines)
+            has_heard_all = self._places is not None and not self._places and not self._engines
+            self._is_over = has_heard_all or now >= self.deadline
         return self._is_over
 
     def places(self, now: float) -> set[str]:
@@ -46,8 +49,8 @@ class Recovery:
 
     @property
     def deadline(self) -> float:
-        """When it is over in any case."""
-        return self._until
+        """When it is over whoever has not spoken, as far as is known now."""
+        return self._started + (AGENT_SECONDS if self._places else PEER_SECONDS)
 
     def agent_attached(self, place: str) -> None:
         """The agent's inventory is in."""

@@ -99,6 +99,23 @@ def _controllers_successor(scene, row):
     scene.open_gate()
 
 
+@provocation("controller's successor, with offers")
+def _controllers_successor_with_offers(scene, row):
+    prepared(scene, row)
+    loaded(scene, row)
+    scene.arm()
+    # While the agent has not spoken, what the client offers again waits: so there are offers, whoever is the first to dial.
+    kill(scene.before.agent, signal.SIGSTOP)
+    try:
+        kill(scene.before.controller)
+        until(scene.has_offered, "the client has offered its tasks again", about=scene.log)
+    finally:
+        kill(scene.before.agent, signal.SIGCONT)
+    scene.await_fault(row.moment)
+    another(scene, "controller")
+    scene.open_gate()
+
+
 @provocation("agent's successor")
 def _agents_successor(scene, row):
     prepared(scene, row)

@@ -194,6 +194,16 @@ class Scene(Cluster):
         with self._lock:
             self.told[number] += 1
 
+    def has_offered(self):
+        """Whether the present controller has read what the client offered it again."""
+        if self.client.get(self.path)["controller"]["pid"] in (None, self.before.controller):
+            return False
+        tasks = self.client_._connection.tasks
+        if not tasks.pending or len(tasks.in_flight) != len(tasks.pending):
+            return False
+        # Requests are read before tasks: the answer to the second comes after what was sent before the first is read.
+        return all(self.client_.queue_status() for _ in range(2))
+
     def open_gate(self):
         self.gate.touch()
 

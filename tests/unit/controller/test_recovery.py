@@ -19,11 +19,11 @@ def test_the_first_controller_has_nothing_to_recover():
 
 
 def test_a_predecessor_without_agents_left_nothing():
-    assert Recovery([], 2.0).is_over(0.0)
+    assert Recovery([], 0.0).is_over(0.1)
 
 
 def test_every_agent_is_waited_for():
-    recovery = Recovery([HERE, THERE], 2.0)
+    recovery = Recovery([HERE, THERE], 0.0)
     recovery.agent_attached(HERE)
     assert not recovery.is_over(0.1)
     assert recovery.places(0.1) == {THERE}
@@ -34,7 +34,7 @@ def test_every_agent_is_waited_for():
 
 @pytest.mark.parametrize("state", ["idle", "starting", "stopping"])
 def test_an_engine_that_does_not_run_is_waited_for(state):
-    recovery = Recovery([HERE], 2.0)
+    recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed(state))
     recovery.agent_attached(HERE)
     assert not recovery.is_over(0.1)
@@ -43,35 +43,43 @@ def test_an_engine_that_does_not_run_is_waited_for(state):
 
 
 def test_an_engine_that_runs_is_known_by_its_page():
-    recovery = Recovery([HERE], 2.0)
+    recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed())
     recovery.agent_attached(HERE)
     assert recovery.is_over(0.1)
 
 
 def test_an_engine_that_runs_and_holds_results_is_waited_for():
-    recovery = Recovery([HERE], 2.0)
+    recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed(has_results=True))
     recovery.agent_attached(HERE)
     assert not recovery.is_over(0.1)
 
 
-def test_nobody_is_waited_for_longer_than_the_limit():
-    recovery = Recovery([HERE], 2.0)
+def test_an_agent_is_waited_for_longer_than_an_engine():
+    recovery = Recovery([HERE], 0.0)
+    assert not recovery.is_over(9.9)
+    assert recovery.is_over(10.0)
+    assert recovery.places(10.0) == set()
+
+
+def test_an_engine_that_is_listed_and_does_not_come_is_not_waited_for_longer():
+    recovery = Recovery([HERE], 0.0)
+    recovery.engine_listed(7, listed("idle"))
+    recovery.agent_attached(HERE)
     assert not recovery.is_over(1.9)
     assert recovery.is_over(2.0)
-    assert recovery.places(2.0) == set()
 
 
 def test_where_nobody_knows_the_agents_the_limit_decides():
-    recovery = Recovery(None, 2.0)
+    recovery = Recovery(None, 0.0)
     recovery.agent_attached(HERE)
     assert not recovery.is_over(1.9)
     assert recovery.is_over(2.0)
 
 
 def test_once_over_it_stays_over():
-    recovery = Recovery([HERE], 2.0)
+    recovery = Recovery([HERE], 0.0)
     recovery.agent_attached(HERE)
     assert recovery.is_over(0.1)
     recovery.engine_listed(7, listed("idle"))
