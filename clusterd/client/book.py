@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.client import dependencies
 from clusterd.client.functions import FunctionBook
 from clusterd.client.room import Room
 from clusterd.client.task import TaskFuture
@@ -110,6 +111,7 @@ class TaskBook:
             future._convert = convert
         if span is not None:
             future._span = span
+        future._waits_for = () if options is None else dependencies.waited_for(options)
         room = self.room
         if room.is_full:
             room.wait(lambda: self.refusal is not None)
@@ -300,6 +302,7 @@ class TaskBook:
                 if future._submit is not None:
                     # Known to the controller or not: it acts once, and a new one must know that this may be running already.
                     future._submit.is_offered_again = True
+                    dependencies.tell_anew(future._submit, future._waits_for)
                     self._put_back(future)
         self.in_flight.clear()
         self._in_flight_bytes = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clusterd.client import dependencies
 from clusterd.client.aggregate import AggregateFuture
 from clusterd.client.maps import MapFuture
 from clusterd.client.task import TaskFuture
@@ -83,19 +84,18 @@ def dependency(tasks: Any) -> Dependency | None:
         return None
     if isinstance(tasks, Dependency):
         return tasks
-    return Dependency(list(_task_ids(tasks)))
+    return Dependency(dependencies.name(_futures(tasks)))
 
 
-def _task_ids(tasks: Any) -> Iterator[bytes]:
+def _futures(tasks: Any) -> Iterator[TaskFuture]:
     if isinstance(tasks, TaskFuture):
-        yield tasks._id  # noqa: SLF001
+        yield tasks
     elif isinstance(tasks, MapFuture):
         raise TypeError("a map cannot be waited for by the controller, its tasks are made as it goes; wait for it here")
     elif isinstance(tasks, AggregateFuture):
-        for task in tasks.tasks:
-            yield task._id  # noqa: SLF001
+        yield from tasks.tasks
     elif isinstance(tasks, (list, tuple, set, frozenset)):
         for task in tasks:
-            yield from _task_ids(task)
+            yield from _futures(task)
     else:
         raise TypeError(f"a dependency is a future of this client or a list of them, not {tasks!r}")

@@ -60,6 +60,8 @@ class TaskFuture(LightFuture):
     _error: BaseException | None = None
     # Turns the raw value into what the user gets.
     _convert: Callable[[TaskFuture, Any], Any] | None = None
+    # What it was told to wait for, as far as this client knows it.
+    _waits_for: Sequence[TaskFuture] = ()
     # The items of a map that it runs.
     _span: range = range(0)
     _id: bytes = b""
@@ -150,7 +152,7 @@ class TaskFuture(LightFuture):
     def _answered(self, answer: Deliver | Failed, frames: Sequence[Any]) -> None:
         self._answer = answer
         self._submit = self._function = None
-        self._frames = ()
+        self._frames = self._waits_for = ()
         if type(answer) is Deliver:
             self._answer_frames = frames
             self._is_error = answer.status != STATUS_OK
@@ -164,7 +166,7 @@ class TaskFuture(LightFuture):
     def _fail(self, error: BaseException | None) -> None:
         """End it with an error of the client's own; None cancels it."""
         self._submit = self._function = None
-        self._frames = ()
+        self._frames = self._waits_for = ()
         self._error = error
         self._is_error = True
         self._end(FINISHED if error is not None else CANCELLED)

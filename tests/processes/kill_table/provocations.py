@@ -284,6 +284,22 @@ def _kill_the_controller_with_tasks_ahead(scene, row):
     scene.open_gate()
 
 
+@provocation("kill the controller with dependencies")
+def _kill_the_controller_with_dependencies(scene, row):
+    prepared(scene, row)
+    taught(scene, row)
+    scene.submit([0, 1], is_held=True)
+    scene.begun(0, 1)
+    scene.submit(range(2, 10))
+    # 100 has ended, 0 runs, 2 has not begun.
+    scene.submit(range(10, 20), after=[scene.futures[100]])
+    scene.submit(range(20, 30), after=[scene.futures[100], scene.futures[2], scene.futures[0]])
+    scene.submit(range(30, TASKS), follow=scene.futures[101])
+    kill(scene.before.controller)
+    another(scene, "controller")
+    scene.open_gate()
+
+
 @provocation("stop the controller")
 def _stop_the_controller(scene, row):
     prepared(scene, row)

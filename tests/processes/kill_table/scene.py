@@ -181,14 +181,15 @@ class Scene(Cluster):
         self.client_ = clusterd.Client(self.name, label="table", timeout=20.0)
         return self.client_
 
-    def submit(self, numbers, *, is_held=False, retries=0, targets=None):
+    def submit(self, numbers, *, is_held=False, retries=0, **flags):
         """Submit tasks that write to the ledger; those that are held end when the gate is opened."""
-        view = self.client_.load_balanced_view(targets=targets, retries=retries)
-        for number in numbers:
-            gate = str(self.gate) if is_held else None
-            future = view.apply_async(work, str(self.ledger), number, gate)
-            future.add_done_callback(lambda _, number=number: self._tell(number))
-            self.futures[number] = future
+        view = self.client_.load_balanced_view(retries=retries)
+        with view.temp_flags(**flags):
+            for number in numbers:
+                gate = str(self.gate) if is_held else None
+                future = view.apply_async(work, str(self.ledger), number, gate)
+                future.add_done_callback(lambda _, number=number: self._tell(number))
+                self.futures[number] = future
 
     def _tell(self, number):
         with self._lock:
