@@ -48,7 +48,6 @@ class Connection:
         "routing_id",
         "session",
         "since",
-        "software",
     )
 
     def __init__(self, endpoint: Endpoint, routing_id: bytes, session: Session, hello: Hello, now: float) -> None:
@@ -56,7 +55,6 @@ class Connection:
         self.routing_id = routing_id
         self.session = session
         self.role = hello.role
-        self.software = hello.software
         # Monotonic time of the Hello.
         self.since = now
         # Who attached: a Client, Engine or Agent of the hub; None until then.

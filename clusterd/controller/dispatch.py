@@ -160,7 +160,7 @@ class Performer:
         self.operations.signal(action.engine, "kill")
 
     def _drained(self, action: actions.Drained, _now: float) -> None:
-        for control in self.hub.operator_controls():
+        for control in self.hub.notices.operators():
             control.say(Drained([action.engine]), 16)
 
     def _adopt_unknown(self, action: actions.AdoptUnknown, _now: float) -> None:

@@ -92,6 +92,7 @@ class Endpoint:
         max_unread: int | None = None,
     ) -> None:
         self._server = server
+        self.tells_of_ends = server.tells_of_ends
         self.name = name
         self._key = static_key
         self._controller = controller

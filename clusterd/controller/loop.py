@@ -128,7 +128,7 @@ class Loop:
 
     def _act(self, now: float) -> None:
         self._tasks.settle(now)
-        self._hub.announce()
+        self._hub.notices.announce()
         fault.point("controller.turn.before_flush")
         self._flush()
         fault.point("controller.turn.after_flush")
@@ -145,6 +145,7 @@ class Loop:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep(now)
+        self._hub.watch.tick(now)
         if self._hub.has_other_places and now >= self._next_remembered:
             self._hub.has_other_places = False
             self._next_remembered = now + REMEMBER_SECONDS
@@ -165,7 +166,8 @@ class Loop:
     def _timeout(self) -> int:
         now = time.monotonic()
         deadline = self._next_sweep
-        for due in (self._tasks.next_deadline(), self._operations.next_deadline()):
+        for part in (self._tasks, self._operations, self._hub.watch):
+            due = part.next_deadline()
             if due is not None:
                 deadline = min(deadline, due)
         for endpoint in self._endpoints:
@@ -177,7 +179,7 @@ class Loop:
     def _sweep(self, now: float) -> None:
         for endpoint in self._endpoints:
             endpoint.expire(now)
-        self._hub.sweep(now)
+        self._hub.watch.sweep(now)
 
     def _drain_wakeup(self) -> None:
         os.read(self._wakeup, 4096)
@@ -207,7 +209,7 @@ class Loop:
         if isinstance(owner, Agent):
             reason = self._operations.receive_agent(owner, messages, now)
             if reason is not None:
-                self._hub.agent_left(owner)
+                self._hub.agent_left(owner, now)
         elif self._requests.receive(owner, messages, now) is not None:
             self._hub.client_left(owner, "it said goodbye", now)
 

@@ -160,8 +160,8 @@ class Operations:
 
     def receive_agent(self, agent: Agent, messages: list[Any], now: float) -> str | None:  # noqa: C901 - one case per message
         """Handle messages of an agent; the reason when it said goodbye."""
-        agent.last_heard = now
         agent.has_spoken = True
+        self._hub.watch.agent_heard(agent, now)
         for message in messages:
             match message:
                 case Ping():
@@ -182,7 +182,7 @@ class Operations:
                 case CommandDone():
                     self._done(message)
                 case Inventory():
-                    log.debug("inventory of %s: %d engines", agent.engine_set, len(message.engines))
+                    self._hub.watch.agent_lists(agent, [state.uuid for state in message.engines], now)
                 case Goodbye():
                     return message.reason
                 case _:
@@ -199,7 +199,7 @@ class Operations:
                 self._tasks.handle(events.EngineRecalled(engine.id, begun + 1, ALL_ORDERS, begun), now)
             cause, output = message.cause[:MAX_CAUSE], message.output_tail[-MAX_OUTPUT:]
             end = Loss(cause, output, message.running or None, is_wanted=message.is_wanted)
-            self._hub.lose_engine(engine, end, now)
+            self._hub.watch.engine_exited(engine, end, now)
         elif not message.is_wanted:
             log.warning("%s/%d ended, and was not registered: %s", agent.engine_set, message.slot, message.cause)
 

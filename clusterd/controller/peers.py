@@ -43,7 +43,6 @@ class Client:
         "pid",
         "process",
         "refused",
-        "since",
         "undelivered",
         "undelivered_bytes",
         "unwanted",
@@ -68,8 +67,7 @@ class Client:
         self.pid = 0
         # Who holds its connections, by the kernel's word; None where that is another host.
         self.process: ProcessIdentity | None = None
-        # Monotonic times of the first Attach and of the last byte.
-        self.since = now
+        # Monotonic time of the last byte.
         self.last_heard = now
         # What its last data connection could not deliver (see Connection.take_unsent); empty while it has one.
         self.undelivered: list[Any] = []
@@ -99,11 +97,11 @@ class Engine:
         "host",
         "id",
         "is_draining",
-        "is_suspect",
+        "last_heard",
         "pid",
+        "process",
         "python",
         "slot",
-        "software",
         "started_at",
         "suspect_since",
         "uuid",
@@ -121,15 +119,22 @@ class Engine:
         self.host = ""
         self.pid = 0
         self.python = ""
-        self.software = ""
+        # Who holds its connection, by the kernel's word; None where that is another host.
+        self.process: ProcessIdentity | None = None
         # Wall time.
         self.started_at = 0.0
         # Digests sent on the present connection.
         self.functions: set[bytes] = set()
         self.is_draining = False
-        # Its connection is gone, but nobody says that it is dead; since when (monotonic), None while it is well.
-        self.is_suspect = False
+        # Monotonic time of the last message.
+        self.last_heard = 0.0
+        # Since when nobody knows whether it lives (monotonic); None while it is well.
         self.suspect_since: float | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """True while it gets no work because nobody knows whether it lives, or because that was so too often."""
+        return self.suspect_since is not None
 
     @property
     def name(self) -> str:
@@ -146,7 +151,6 @@ class Agent:
         "generation",
         "has_spoken",
         "host",
-        "last_heard",
         "launch",
         "missing",
         "pid",
@@ -155,7 +159,7 @@ class Agent:
         "warnings",
     )
 
-    def __init__(self, launch: str, uuid: bytes, now: float) -> None:
+    def __init__(self, launch: str, uuid: bytes) -> None:
         self.launch = launch
         self.uuid = uuid
         self.connection: Connection | None = None
@@ -166,7 +170,6 @@ class Agent:
         self.generation = 0
         self.slots: list[SlotReport] = []
         self.warnings: list[str] = []
-        self.last_heard = now
         # Engines that should be its own and were not in its Attach: dead, but how is perhaps told in what follows.
         self.missing: list[Engine] = []
 

@@ -100,11 +100,12 @@ class Requests:
                 self._say(client, Reply(message.request, self.status(now)))
             case ListEngines():
                 client.is_subscribed = True
-                engines = [self._hub.info(engine) for engine in self._hub.engines_by_id.values()]
+                notices = self._hub.notices
+                engines = [notices.info(engine) for engine in self._hub.engines_by_id.values()]
                 self._say(client, Reply(message.request, engines), 200 * len(engines))
-                if client.is_operator:
+                if client.is_operator and client.control is not None:
                     for agent in self._hub.agents.values():
-                        self._hub.notify_agent(agent, "attached" if agent.connection else "lost")
+                        notices.agent(agent, "attached" if agent.connection else "lost", [client.control])
             case EngineCommand():
                 self._operations.engine_command(client, message)
             case SetDesired():
@@ -131,7 +132,7 @@ class Requests:
                 idle.append(wire_id)  # gone: nothing left to wait for
                 continue
             engine.is_draining = message.is_draining
-            self._hub.mark_changed(engine)
+            self._hub.notices.changed(engine)
             event = events.EngineDraining(wire_id) if message.is_draining else events.EngineUndrained(wire_id)
             self._tasks.handle(event, now)
             if message.is_draining and not self._tasks.is_busy(engine):
@@ -173,6 +174,16 @@ class Requests:
             "asked_at": time.time(),
             "engines": len(self._hub.engines_by_id),
             "suspect": sum(engine.is_suspect for engine in self._hub.engines_by_id.values()),
+            "suspects": [
+                {
+                    "id": engine.id,
+                    "name": engine.name,
+                    "since": round(now - (engine.suspect_since or now), 3),
+                    "why": self._hub.watch.why(engine, now),
+                }
+                for engine in self._hub.engines_by_id.values()
+                if engine.is_suspect
+            ],
             "clients": [
                 {
                     "label": client.label,

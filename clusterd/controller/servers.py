@@ -53,7 +53,13 @@ class PeerGone(Exception):
 
 
 class Server(Protocol):
-    """One listening side."""
+    """One listening side.
+
+    Attributes:
+        tells_of_ends: whoever holds an open connection lives: the kernel tells at once when it does not.
+    """
+
+    tells_of_ends: bool
 
     def pollable(self) -> Any:
         """Descriptor or ZeroMQ socket that is readable when there is something to do."""
@@ -94,6 +100,8 @@ class UnixServer:
         limits: sizes that peers are held to.
         counters: `oversized` and `malformed` count what was refused before it was a message, `late` who never said Hello.
     """
+
+    tells_of_ends = True
 
     def __init__(self, path: Path, limits: Limits, counters: Counter[str]) -> None:
         self._path = path
@@ -320,6 +328,8 @@ class UnixServer:
 
 class ZmqServer:
     """A bound ROUTER."""
+
+    tells_of_ends = False
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket

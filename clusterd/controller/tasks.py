@@ -174,6 +174,7 @@ class Tasks:
         """Handle messages of an engine's connection; the reason when it said goodbye."""
         fault.point("controller.result.received")
         engine.has_spoken = True
+        engine.last_heard = now
         frames = Frames(payload, digests)
         out: list[AnyAction] = []
         handle_into = self.scheduler.handle_into
@@ -255,8 +256,6 @@ class Tasks:
         self._recovery.engine_settled(engine.id)
         if is_new:
             self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
-        else:
-            self._handle(events.EngineReturned(engine.id), now)
         if message.held or not is_new:
             self._handle(events.EngineInventory(engine.id, tuple(message.held)), now)
 
@@ -264,13 +263,16 @@ class Tasks:
         """See `work.Work`."""
         self._recovery.engine_listed(engine.id, state)
         self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
-        self._handle(events.EngineSuspected(engine.id), now)
         if state.state == "running" and state.task:
             self._handle(events.EngineInventory(engine.id, ((state.task, state.attempt),)), now)
 
     def engine_suspect(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
         self._handle(events.EngineSuspected(engine.id), now)
+
+    def engine_returned(self, engine: Engine, now: float) -> None:
+        """See `work.Work`."""
+        self._handle(events.EngineReturned(engine.id), now)
 
     def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """See `work.Work`."""

@@ -40,9 +40,19 @@ class WireIds:
         """
         if self._first <= slot < self.next + BLOCK and slot not in self._given and slot not in taken:
             return self._give(slot)
-        while self.next in taken:
+        while self.next in taken or self.next in self._given:
             self.next += 1
         return self._give(self.next)
+
+    def claim(self, wanted: int, taken: Container[int]) -> bool:
+        """Say whether an engine may have the id that it wants (it had it under an earlier controller, or is an MPI rank)."""
+        if wanted < 0 or wanted in taken:
+            return False
+        if wanted < self.next + BLOCK:
+            self._give(wanted)
+        else:
+            self._given.add(wanted)  # a leap: those between are still to be given
+        return True
 
     def _give(self, wire_id: int) -> int:
         self._given.add(wire_id)

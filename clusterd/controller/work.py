@@ -28,7 +28,10 @@ class Work(Protocol):
         """An engine of an earlier controller lives, and `state` is what it does; it has no connection yet."""
 
     def engine_suspect(self, engine: Engine, now: float) -> None:
-        """Its connection is gone."""
+        """Nobody knows whether it lives."""
+
+    def engine_returned(self, engine: Engine, now: float) -> None:
+        """It is well again."""
 
     def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """It is dead."""

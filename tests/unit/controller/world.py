@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class FakeServer:
         self.broken: set[bytes] = set()
         self.congested: set[bytes] = set()
         self.welcomed: set[bytes] = set()
+        self.tells_of_ends = True
 
     def pollable(self):
         return -1
@@ -187,8 +189,8 @@ class Peer:
 class World:
     """The controller and all of its parts."""
 
-    def __init__(self, root: Path, *, has_digests: bool = False, has_predecessor: bool = False, **spec):
-        self.now = 1000.0
+    def __init__(self, root: Path, *, is_unix: bool = True, has_predecessor: bool = False, **spec):
+        self.now = time.monotonic()
         self.controller = Controller(
             msgspec.convert(
                 {
@@ -204,8 +206,10 @@ class World:
             )
         )
         self.controller._has_predecessor = has_predecessor
-        bound = Listening(is_unix=not has_digests, has_curve=False)
+        bound = Listening(is_unix=True, has_curve=False)
         self.servers = {name: FakeServer() for name in ENDPOINTS}
+        for server in self.servers.values():
+            server.tells_of_ends = is_unix
         bound.servers.update(self.servers)
         self.counters = bound.counters
         self.loop, self.endpoints = self.controller._assemble(bound, -1)
