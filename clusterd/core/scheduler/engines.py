@@ -88,6 +88,7 @@ def engine_inventory(state: State, event: EngineInventory, now: float, out: Out)
     missing = [task for task in engine.held.values() if (task.id, task.attempt) not in reported]
     for task in reversed(missing):  # each goes to the front of its flow: the last one first keeps their order
         give_back(state, engine, task, f"{engine.name} does not hold it any more", now, out)
+    disown(state, engine, reported)
     for task_id, attempt in event.held:
         adopt_reported(state, engine, task_id, attempt, now, out)
     reopen(state, engine)

@@ -17,6 +17,8 @@ from clusterd.core.scheduler.orphans import Orphan
 from clusterd.core.scheduler.runtimes import CLOSED
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from clusterd.core.model.task import TaskId
     from clusterd.core.scheduler.engine import Engine
     from clusterd.core.scheduler.events import TaskFinished, TaskNotRun
@@ -116,13 +118,18 @@ def expire(state: State, now: float, out: Out) -> None:
         state.timers.arm(orphanage, oldest.until)
 
 
-def disown(state: State, engine: Engine) -> None:
-    """Forget what an engine that is lost was running for nobody."""
+def disown(state: State, engine: Engine, held: Collection[tuple[TaskId, int]] = ()) -> None:
+    """Forget what an engine was believed to run for nobody and does not hold (because it is lost: nothing)."""
     if engine.orphans:
         running = state.orphanage.running
-        for task_id in [task_id for task_id, orphan in running.items() if orphan.engine is engine]:
+        gone = [
+            task_id
+            for task_id, orphan in running.items()
+            if orphan.engine is engine and (task_id, orphan.attempt) not in held
+        ]
+        for task_id in gone:
             del running[task_id]
-        engine.orphans = 0
+            _one_less(state, engine)
 
 
 def _give_up(state: State, task_id: TaskId, out: Out) -> None:

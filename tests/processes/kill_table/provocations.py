@@ -284,6 +284,16 @@ def _kill_the_controller_with_tasks_ahead(scene, row):
     scene.open_gate()
 
 
+@provocation("kill controller and engine")
+def _kill_controller_and_engine(scene, row):
+    prepared(scene, row)
+    loaded(scene, row)
+    kill(scene.before.controller)
+    kill(runner(scene, 0))
+    another(scene, "controller")
+    scene.open_gate()
+
+
 @provocation("kill the controller with dependencies")
 def _kill_the_controller_with_dependencies(scene, row):
     prepared(scene, row)

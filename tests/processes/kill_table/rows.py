@@ -27,6 +27,8 @@ class Row:
         lost: least and most tasks that end in EngineLost; all others have a result.
         unrun: most of them that had not begun.
         again: most tasks that are run twice. Only those that died with an engine may, and their `attempt` says so.
+        untold: but it does not, because who counts attempts died, too.
+        transport: of the controller: `auto`, Unix streams as on one host; or `tcp`, as between hosts.
         replaced: kinds of processes that have another pid afterwards, one of each; everybody else is the same.
         engines: how many engines there may be afterwards.
     """
@@ -41,6 +43,8 @@ class Row:
     lost: tuple[int, int] = (0, 0)
     unrun: int = 0
     again: int = 0
+    untold: bool = False
+    transport: str = "auto"
     replaced: frozenset[str] = frozenset()
     engines: tuple[int, ...] = (2,)
 
@@ -52,6 +56,7 @@ class Row:
     def cell(self) -> tuple[str, str]:
         more = [self.also] if self.also else []
         more += [f"retries={self.retries}"] if self.retries else []
+        more += [self.transport] if self.transport != "auto" else []
         return self.process, f"{self.moment} ({', '.join(more)})" if more else self.moment
 
 
@@ -98,6 +103,15 @@ CONTROLLER_ROWS = [
     Row("controller", "while engines hold tasks in advance",
         "What has not begun is revoked and placed anew, what has is waited for. Each task runs once.",
         "kill the controller with tasks ahead", replaced=only("controller")),
+    Row("controller", "controller.result.received", f"As on one host. {_CONTROLLER}", "load", passes=3, transport="tcp",
+        replaced=only("controller")),
+    Row("controller", "controller.turn.after_flush", f"As on one host. {_CONTROLLER}", "load", passes=4, transport="tcp",
+        replaced=only("controller")),
+    Row("controller", "while engines hold tasks in advance", "As on one host. Each task runs once.",
+        "kill the controller with tasks ahead", transport="tcp", replaced=only("controller")),
+    Row("controller", "and an engine that runs a task, before there is a successor",
+        "The task is run by another engine, whatever its retries: no successor knows that it had begun, and `attempt` does not tell.",
+        "kill controller and engine", again=1, untold=True, replaced=only("controller", "engine")),
     Row("controller", "while tasks wait for others, of which some have ended",
         "The client tells the successor only what is still to be waited for: they run when that has ended, once.",
         "kill the controller with dependencies", replaced=only("controller")),
@@ -128,6 +142,9 @@ ENGINE_ROWS = [
     Row("engine", "engine.result.after_send",
         "Also when the controller hears of the death first: what the engine had sent counts.", "die while the controller is busy",
         also="while the controller is busy", replaced=only("engine")),
+    Row("engine", "engine.result.after_send",
+        f"What ZeroMQ had not written when the engine died is lost with it: the task {_LOST}, or has its result. {_ENGINE}",
+        "load", passes=2, transport="tcp", lost=(0, 16), replaced=only("engine")),
     Row("engine", "idle", "It is replaced at once, with a new id.", "kill an engine", replaced=only("engine")),
     Row("engine", "while it runs a task", f"The task {_LOST}. {_ENGINE}", "kill a running engine", lost=(1, 1),
         replaced=only("engine")),

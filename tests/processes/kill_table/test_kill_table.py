@@ -28,7 +28,7 @@ LOST = re.compile(
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " / ".join(row.cell))
 def test_the_promise_holds(row, isolated):
-    with Scene(isolated) as scene:
+    with Scene(isolated, row.transport) as scene:
         HOW[row.how](scene, row)
         if row.is_point:
             assert (scene.markers / row.moment).exists()
@@ -80,7 +80,7 @@ def tasks_are_as_promised(row, scene, values, errors):
     for number, pids in twice.items():
         assert len(pids) == 2
         assert pids[0] in dead
-        assert scene.futures[number].attempt >= 1
+        assert scene.futures[number].attempt >= 1 or row.untold
 
 
 def processes_are_as_promised(row, scene, after):

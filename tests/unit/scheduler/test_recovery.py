@@ -163,6 +163,15 @@ def test_a_stranger_that_will_not_run_is_a_new_task_when_it_is_offered():
     assert restarted.offer(b"x") == [actions.Dispatch(b"x", 3, 0, 1)]
 
 
+def test_a_stranger_that_its_engine_does_not_hold_is_a_new_task_when_it_is_offered():
+    # Its page showed it as running for a moment, before the engine saw that it was revoked.
+    restarted = Restarted((b"x", 4), (b"y", 0))
+    restarted.do(events.EngineInventory(3, ((b"y", 0),)))
+    assert restarted.scheduler.state.orphanage.running.keys() == {b"y"}
+    assert restarted.finish(b"y", 0) == [actions.Keep(b"y", 3, 0)]
+    assert restarted.offer(b"x") == [actions.Dispatch(b"x", 3, 0, 1)]
+
+
 def test_a_stranger_dies_with_its_engine():
     restarted = Restarted((b"x", 4))
     restarted.do(events.EngineLost(3, "killed"))
