@@ -155,6 +155,11 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], name: str, limits: Limits) 
     socket.setsockopt(zmq.LINGER, 0)
     # Without MANDATORY a message for a peer that is gone vanishes silently.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    # A host that is gone says nothing: three probes without an answer end its connection, and sending to it tells.
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 10)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
     socket.setsockopt(zmq.SNDHWM, 0)  # bounded by each session's window instead
     socket.setsockopt(zmq.RCVHWM, 1000)
     socket.setsockopt(zmq.BACKLOG, 1024)  # 512 engines may knock at once

@@ -8,6 +8,7 @@ what is sent while down, or beyond the window, waits in `_pending`, in order.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import clusterd
 from clusterd.core.wire.handshake import NONCE_SIZE, PeerHandshake, Refused
 from clusterd.core.wire.messages import Attached, Goodbye, Refuse
-from clusterd.errors import AuthenticationError, ClusterdError, WireError
+from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, WireError
 from clusterd.link.events import Down, Event, Received, Refusal, Up
 from clusterd.link.transport import UNIX, Gone, Transport, UnixTransport, ZmqTransport
 from clusterd.link.waiting import poll_once
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from clusterd.core.wire.messages import Welcome
     from clusterd.core.wire.session import Session
 
+log = logging.getLogger(__name__)
 SOFTWARE = f"clusterd {clusterd.__version__}, Python {sys.version.split()[0]}"
 # A controller that is alive answers within a poll turn; one that is swapping may need seconds.
 HANDSHAKE_TIMEOUT = 5.0
@@ -37,6 +39,9 @@ FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
 # A connect(2) to a Unix socket costs 20 us whether anybody listens or not, and a controller that was restarted waits for its peers.
 LAST_RETRY_UNIX = 0.25
+# A connection that lasted this long was a good one: after it the first dial follows at once. One that is ended as soon as it is made
+# (the controller finds what we say unusable) must not come back fifty times a second.
+STEADY_SECONDS = 2.0
 IDLE_ACK = 0.1
 RECEIVE_BURST = 64
 # Codes of a Refuse after which trying again cannot help.
@@ -92,6 +97,8 @@ class Link:
         self._handshake: PeerHandshake | None = None
         self._controller = b""
         self._retry = FIRST_RETRY
+        # Monotonic time of the last Attached.
+        self._attached_at = 0.0
         # Where the last dial went.
         self._is_unix = False
         self._deadline: float | None = None
@@ -117,6 +124,8 @@ class Link:
         self.state = "closed"
         self.session = None
         self._deadline = self._ack_at = None
+        # Their numbers mean nothing on another connection.
+        self._unacked.clear()
 
     def next_deadline(self) -> float | None:
         """Monotonic time at which `tick` has something to do, or None."""
@@ -263,7 +272,12 @@ class Link:
 
     def _flush(self) -> None:
         while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
-            self._seal(*self._pending.popleft())
+            messages, payload = self._pending.popleft()
+            try:
+                self._seal(messages, payload)
+            except LimitExceeded as error:
+                # It was kept while there was no connection, and the controller that is there now takes less than the one before.
+                log.error("%d messages cannot be sent: %s", len(messages), error.message)  # noqa: TRY400 - no bug of ours
 
     def _acknowledge(self) -> None:
         self._ack_at = None
@@ -342,7 +356,7 @@ class Link:
         self.token = attached.token
         self.state = "attached"
         self.problem = ""
-        self._retry = FIRST_RETRY
+        self._attached_at = time.monotonic()
         self._deadline = None
         is_new = welcome.controller != self._controller
         self._controller = welcome.controller
@@ -361,6 +375,8 @@ class Link:
 
     def _lose(self, reason: str, events: list[Event]) -> None:
         was_attached = self.state == "attached"
+        if was_attached and time.monotonic() - self._attached_at >= STEADY_SECONDS:
+            self._retry = FIRST_RETRY
         self._drop_transport(linger=False)
         self.session = None
         self.problem = reason

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNIX = "unix://"
 # What was sent last (results, a goodbye) may still go out for so long when a link is closed politely.
 LINGER_SECONDS = 1.0
+# A host that is gone answers no probe: noticed after this, and three more of them.
+KEEPALIVE_SECONDS = 10
 
 
 class Gone(Exception):
@@ -152,6 +154,11 @@ class ZmqTransport:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the session's window, which ZeroMQ does not know
         socket.setsockopt(zmq.RCVHWM, 0)
+        # An engine that waits for work sends nothing: without probes it would never know that the controller's host is gone.
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_SECONDS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_SECONDS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         socket.setsockopt(zmq.RECONNECT_IVL, 20)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.IPV6, int("[" in address))

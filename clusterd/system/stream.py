@@ -164,17 +164,12 @@ class Stream:
 
     @property
     def has_message(self) -> bool:
-        """True while a message has arrived whole and was not taken."""
-        return bool(self._arrived)
+        """True while `receive` has something to say without a look at the socket: no poll would tell of it."""
+        return bool(self._arrived) or self._failure is not None
 
     def next_message(self) -> list[Any] | None:
         """A message that has arrived whole, without a look at the socket."""
         return self._arrived.popleft() if self._arrived else None
-
-    @property
-    def has_arrived(self) -> bool:
-        """True while `next_message` has one: no poll will tell of it."""
-        return bool(self._arrived)
 
     def read_once(self) -> bool:
         """One recv(2); False when nothing more is to be read now. Raises as `receive`, but before what has arrived is returned."""
