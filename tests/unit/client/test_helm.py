@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import signal
 import threading
+import time
 
 import pytest
 
@@ -85,6 +87,58 @@ def test_others_get_their_results_after_the_driver_has_left(view, controller):
         controller.is_holding = False
         controller.release()
         assert len(concurrent.futures.wait(futures, timeout=30).done) == 5
+
+
+@pytest.fixture
+def aside(view):
+    """The view, right after a wait: nobody turns the loop, and the I/O thread would not for a long time."""
+
+    def step_aside():
+        helm = view.client._connection._helm
+        view.apply_sync(abs, -1)
+        # As if the wait had ended just now, for as long as a test lasts.
+        helm._aside_until = time.monotonic() + 60.0
+        helm._alarm.rouse()
+        until(lambda: helm._alarm.is_awaited and helm._sleeps_until > time.monotonic() + 30.0, "an I/O thread aside")
+        return view
+
+    return step_aside
+
+
+def test_a_lone_call_is_sent_by_its_thread_and_wakes_nobody(aside, turners, controller):
+    view = aside()
+    turners.clear()
+    future = view.apply_async(abs, -2)
+    until(lambda: len(controller.submits) == 2, "the task at the controller")
+    assert turners == []
+    assert future.result(10) == 2
+    assert set(turners) == {"MainThread"}
+
+
+def test_of_several_calls_the_io_thread_takes_care(aside):
+    view = aside()
+    futures = [view.apply_async(abs, -number) for number in range(2)]
+    until(lambda: all(future._state == "FINISHED" for future in futures), "results that nobody asked for")
+
+
+async def awaited(future):
+    return await asyncio.wait_for(asyncio.wrap_future(future), 10)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda future: until(future.done, "the end"),
+        lambda future: concurrent.futures.wait([future], timeout=10).done.pop(),
+        lambda future: next(concurrent.futures.as_completed([future], timeout=10)),
+        lambda future: asyncio.run(awaited(future)),
+    ],
+    ids=["done", "wait", "as_completed", "asyncio"],
+)
+def test_who_watches_a_lone_call_without_waiting_for_it_sees_it_end(aside, look):
+    future = aside().apply_async(abs, -2)
+    look(future)
+    assert future.done()
 
 
 def test_a_callback_comes_without_anybody_waiting(view):
