@@ -41,7 +41,8 @@ class Peer:
     def role(self, process: Process) -> str:
         if process.pid == os.getpid():
             return "client and controller"
-        return "engine" if "spawn_main" in process.command else "tracker"
+        # Workers and their nannies give themselves other titles than they were started with.
+        return "tracker" if "resource_tracker" in process.command else "engine"
 
     def stop(self) -> None:
         self.client.close()

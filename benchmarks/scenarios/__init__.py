@@ -9,4 +9,4 @@ NAMES = ("start", "memory", "neighbours", "flood")
 LIMITS = {"start": 180.0, "memory": 180.0, "neighbours": 180.0, "flood": 900.0}
 """Seconds after which a scenario is ended and counts as failed."""
 ROUNDS = {"start": 5, "memory": 1, "neighbours": 3, "flood": 1}
-"""How often a full run repeats it."""
+"""How often a full run repeats it, where it has as many rounds of the peers."""
