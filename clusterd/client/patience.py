@@ -1,7 +1,7 @@
 """How long a controller may be silent: when to dial again, to warn, to give up. Pure; it counts only time that this process was awake.
 
 A process that was stopped (SIGSTOP, a suspended laptop, C code that held the GIL) finds all its clocks advanced and would
-blame the controller for its own absence: of each turn of the loop at most a second counts.
+blame the controller for its own absence: of each turn of the loop at most a second counts, and never the whole limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Patience:
 
     def turn(self, now: float, *, is_attached: bool, last_heard: float) -> None:
         """Account for one turn of the loop; call it after receiving, so that what has come counts."""
-        step = min(max(now - self._last, 0.0), MAX_STEP)
+        # Half of a short limit: one turn alone, which may have been our own absence, never uses it up.
+        step = min(max(now - self._last, 0.0), MAX_STEP, self.limit / 2)
         self._last = now
         if last_heard > self._last_heard:
             self._last_heard = last_heard

@@ -263,11 +263,11 @@ def test_the_failure_of_the_loop_itself_is_told(view, controller, monkeypatch, c
 
 def test_it_is_not_blamed_for_the_time_that_this_process_slept(connect, controller):
     controller.limits.ping_interval = 0.05
-    client = connect(controller_timeout=0.5)
+    client = connect(controller_timeout=2.0)
     helm = client._connection._helm
     with helm._lock:
-        # Nobody turns the loop: as in a stopped process, or under C code that holds the GIL.
-        time.sleep(1.0)
+        # Nobody turns the loop: as in a stopped process, or under C code that holds the GIL; for longer than the limit.
+        time.sleep(2.5)
     assert client.load_balanced_view().apply_sync(abs, -3) == 3
     assert client._connection.loop._is_lost is False
 
