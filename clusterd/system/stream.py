@@ -9,6 +9,7 @@ checked against the limits before anything is allocated; memory for a large part
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import socket
 import struct
@@ -35,6 +36,11 @@ _MAPPED_BYTES = 1024 * 1024
 _HUGE_BYTES = 8 * 1024 * 1024
 # sendmsg(2) takes 1,024 pieces (IOV_MAX).
 _PIECES = 1000
+# Sent in one call of `flush`, at most. A peer that reads as fast as we write keeps a single sendmsg(2) of 200 MB busy to its end, and
+# whatever else this process has to do waits for it.
+_FLUSH_BYTES = 1024 * 1024
+# Calls of recv(2) in one `receive`, for the same reason; each brings some 200 KiB of a large part.
+_RECEIVE_CALLS = 8
 
 
 class Closed(Exception):
@@ -145,7 +151,7 @@ class Stream:
             Closed: the other side is gone, and everything it sent has been returned.
             Malformed: see there.
         """
-        while True:
+        for _ in range(_RECEIVE_CALLS):
             if self._arrived:
                 return self._arrived.popleft()
             if self._is_drained:
@@ -161,6 +167,7 @@ class Stream:
             if is_over and not self._arrived:
                 self._is_drained = False
                 return None
+        return self.next_message()
 
     @property
     def has_message(self) -> bool:
@@ -329,17 +336,23 @@ class Stream:
         return bool(self._outbox)
 
     def flush(self) -> None:
-        """Send what the kernel takes of what is left.
+        """Send what the kernel takes of what is left, up to a bound: where `wants_write` stays true, poll and call again.
 
         Raises:
             Closed: the other side is gone.
         """
-        outbox = self._outbox
-        while outbox:
-            pieces = [outbox[place] for place in range(min(len(outbox), _PIECES))]
+        outbox, budget = self._outbox, _FLUSH_BYTES
+        while outbox and budget:
+            pieces, size = [], 0
+            for piece in itertools.islice(outbox, _PIECES):
+                pieces.append(piece[: budget - size])
+                size += len(pieces[-1])
+                if size == budget:
+                    break
             sent = self._write(pieces)
             self.outbox_bytes -= sent
-            is_all = sent == sum(map(len, pieces))
+            budget -= sent
+            is_all = sent == size
             while sent:
                 if sent < len(outbox[0]):
                     outbox[0] = outbox[0][sent:]

@@ -281,3 +281,26 @@ def test_a_listener_is_private_and_does_not_take_a_place(isolated):
         listener.close()
     with pytest.raises(ConnectionRefusedError):
         stream.Stream(unix_sockets.connect(str(path)), LIMITS)
+
+
+def test_one_flush_is_bounded_however_fast_the_other_side_reads():
+    limits = PartLimits(32, 4096, 2**30, 8)
+    with Pair(limits) as both:
+        arrived = []
+
+        def read():
+            while piece := both.far.recv(2**20):
+                arrived.append(len(piece))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        both.near.send([b"m", b"h", bytes(8 * 2**20)])
+        left = both.near.outbox_bytes
+        assert left >= 7 * 2**20
+        while both.near.wants_write:
+            both.near.flush()
+            assert left - both.near.outbox_bytes <= 2**20
+            left = both.near.outbox_bytes
+        both.near._socket.shutdown(socket.SHUT_WR)
+        reader.join()
+        assert sum(arrived) == len(framed([b"m", b"h", bytes(8 * 2**20)]))
