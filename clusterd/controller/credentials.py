@@ -70,12 +70,15 @@ def load_secrets(security: Path) -> Secrets | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(data, type=Secrets)
-    except msgspec.DecodeError as error:
+        kept = msgspec.json.decode(data, type=Secrets)
+        for key in (kept.client_key, kept.engine_key, kept.token_secret):
+            bytes.fromhex(key)
+    except ValueError as error:  # msgspec's errors are
         raise ConnectionFileError(
             f"{path} is damaged: {error}",
             hint="Remove it: new keys are made, and connection files copied elsewhere must be copied again.",
         ) from error
+    return kept
 
 
 def save_secrets(security: Path, content: Secrets) -> None:

@@ -147,9 +147,17 @@ class Controller:
         """Bind, announce, serve, clean up."""
         _set_title(f"clusterd controller {self._spec.cluster}")
         _raise_descriptor_limit()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        bound = self._bind(context)
+        with contextlib.ExitStack() as held:
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            held.callback(context.term)
+            wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            held.callback(os.close, wakeup)
+            held.callback(os.close, wakeup_write)
+            bound = self._bind(context)
+            held.callback(bound.close)
+            self._serve(bound, wakeup, wakeup_write, held)
+
+    def _serve(self, bound: sockets.Listening, wakeup: int, wakeup_write: int, held: contextlib.ExitStack) -> None:
         connection_files = credentials.ConnectionFiles(
             self._security,
             bound.addresses,
@@ -159,32 +167,29 @@ class Controller:
             curve=bound.has_curve,
             location=self._spec.location or os.uname().nodename,
         )
+        loop, endpoints = self._assemble(bound, wakeup)
+        _install_signals(loop, wakeup_write)
+        held.callback(signal.set_wakeup_fd, -1)
+        if not self._spec.reuse:
+            held.callback(connection_files.remove)
         try:
-            loop, endpoints = self._assemble(bound, wakeup)
-            _install_signals(loop, wakeup_write)
             if self._spec.reuse:
-                self._keep_secrets()
+                credentials.save_secrets(self._security, self._secrets)
             fault.point("controller.bound")
             connection_files.write()
-            log.info("listening on %s", ", ".join(bound.addresses.values()))
-            fault.point("controller.announced")
-            reason = loop.run(endpoints)
-            log.info("ends: %s", reason)
-            if self._spec.reuse:
-                self._secrets.next_engine_id = self._ids.next
-                if not loop.has_engines:
-                    # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
-                    self._secrets.next_engine_id = 0
-                    self._secrets.places = []
-                self._keep_secrets()
-        finally:
-            signal.set_wakeup_fd(-1)
-            if not self._spec.reuse:
-                connection_files.remove()
-            bound.close()
-            context.term()
-            os.close(wakeup)
-            os.close(wakeup_write)
+        except OSError as error:
+            raise LaunchError(f"cannot write in {self._security}: {error.strerror}") from error
+        log.info("listening on %s", ", ".join(bound.addresses.values()))
+        fault.point("controller.announced")
+        reason = loop.run(endpoints)
+        log.info("ends: %s", reason)
+        if self._spec.reuse:
+            self._secrets.next_engine_id = self._ids.next
+            if not loop.has_engines:
+                # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
+                self._secrets.next_engine_id = 0
+                self._secrets.places = []
+            self._keep_secrets()
 
     def _assemble(self, bound: sockets.Listening, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
@@ -263,7 +268,11 @@ class Controller:
         self._keep_secrets()
 
     def _keep_secrets(self) -> None:
-        credentials.save_secrets(self._security, self._secrets)
+        try:
+            credentials.save_secrets(self._security, self._secrets)
+        except OSError as error:
+            # A full disk ends no cluster. What a successor would know from it are ids, which it might give again, and whom to wait for.
+            log.error("cannot keep %s: %s", self._security / credentials.SECRETS_FILE, error.strerror)  # noqa: TRY400
 
 
 def _install_signals(loop: Loop, wakeup_write: int) -> None:
@@ -285,7 +294,7 @@ def _raise_descriptor_limit() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    elif hard < 4096:
+    if hard < 4096:
         log.warning("at most %d descriptors: enough for some %d engines; raise LimitNOFILE", hard, hard // 3)
 
 

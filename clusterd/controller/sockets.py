@@ -183,8 +183,11 @@ def _bind_one(socket: zmq.Socket[bytes], ip: str, ports: Iterable[int]) -> int:
 def _is_listening(path: Path) -> bool:
     # bind(2) needs the old file gone, and to unlink a living controller's would cut it off silently.
     with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
+        except BlockingIOError:
+            return True  # more wait to be accepted than it allows: it is stopped, or busy
         except OSError:
             return False
     return True
