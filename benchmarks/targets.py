@@ -42,9 +42,15 @@ TARGETS: dict[str, Target] = {
     "start": Target("`clusterctl start -n 4`, from nothing", "scenarios.start.start_4_s", "lower", 1.0, "s"),
     "scale": Target("`scale engines 128`, from 4", "scenarios.start.scale_128_s", "lower", 1.5, "s"),
     "status": Target("`clusterctl status`", "scenarios.start.status_ms", "lower", 120, "ms"),
-    "engine-idle": Target("an engine of 128, idle (PSS)", "scenarios.memory.engine_idle_mb", "lower", 4, "MB"),
+    "engine-idle": Target(
+        "an engine of 128, idle (PSS; of 4: see Memory)", "scenarios.memory.engine_idle_mb", "lower", 4, "MB"
+    ),
     "engine-cells": Target(
-        "an engine of 128 after 50 cells (PSS)", "scenarios.memory.engine_50_cells_mb", "lower", 8, "MB"
+        "an engine of 128 after 50 cells (PSS; of 4: see Memory)",
+        "scenarios.memory.engine_50_cells_mb",
+        "lower",
+        8,
+        "MB",
     ),
     "controller": Target("the controller (RSS)", "scenarios.memory.controller_mb", "lower", 60, "MB"),
     "one-by-one": Target(
