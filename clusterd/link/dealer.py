@@ -261,9 +261,8 @@ class Link:
             self._unacked.append((session.sent, messages, payload))
         if not session.owes_ack:
             self._ack_at = None
-        transport = self._transport
-        assert transport is not None  # noqa: S101 - there is a session
-        self.is_sending = transport.send(frames)
+        # There is a transport where there is a session.
+        self.is_sending = self._transport.send(frames)  # type: ignore[union-attr]
 
     def _transmit(self, frames: Sequence[Any]) -> None:
         transport = self._transport
