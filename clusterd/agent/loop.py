@@ -240,6 +240,8 @@ class Agent:
                 b"" if record is None else record.task,
                 -1 if record is None else record.order,
                 0 if record is None else record.epoch,
+                0 if record is None else record.attempt,
+                -1 if record is None else record.wire_id,
             )
         )
         return tail

@@ -169,7 +169,6 @@ class Hub:
         self._adopt_engines(agent, {state.uuid for state in message.engines}, now, is_complete=message.is_complete)
         for state in message.engines:
             self._expect_engine(agent, state, now)
-        self._work.agent_attached(recovery.place(agent.engine_set, agent.host))
         self.notices.agent(agent, "attached")
         log.info("attached: agent of %s on %s (pid %d)", agent.engine_set, agent.host, agent.pid)
 
@@ -210,6 +209,8 @@ class Hub:
             self.watch.engine_exited(engine, Loss("its process was gone when a new agent looked for it"), now)
         self.watch.agent_lists(agent, [slot.uuid for slot in agent.slots], now)
         self._forget_idle_predecessors(agent, now)
+        # Not before: the deaths that it had to tell decide what becomes of tasks that are offered again.
+        self._work.agent_reported(recovery.place(agent.engine_set, agent.host))
         self.notices.agent(agent, "report")
 
     def _expect_engine(self, agent: Agent, state: EngineState, now: float) -> None:

@@ -200,8 +200,23 @@ class Operations:
             cause, output = message.cause[:MAX_CAUSE], message.output_tail[-MAX_OUTPUT:]
             end = Loss(cause, output, message.running or None, is_wanted=message.is_wanted)
             self._hub.watch.engine_exited(engine, end, now)
+        elif message.running and message.epoch not in (0, self._epoch) and message.id not in self._hub.engines_by_id:
+            self._engine_of_predecessor_exited(agent, message, now)
         elif not message.is_wanted:
             log.warning("%s/%d ended, and was not registered: %s", agent.engine_set, message.slot, message.cause)
+
+    def _engine_of_predecessor_exited(self, agent: Agent, message: EngineExited, now: float) -> None:
+        # It died before it could attach to us, with a task that its client will offer again: whether that runs once more is a
+        # question of its retries, and of nothing else. No client ever sees the engine.
+        log.warning("%s/%d ended before it could come back: %s", agent.engine_set, message.slot, message.cause)
+        cause, output = message.cause[:MAX_CAUSE], message.output_tail[-MAX_OUTPUT:]
+        for event in (
+            events.EngineAttached(message.id, message.uuid, agent.engine_set, message.slot),
+            events.EngineSuspected(message.id),
+            events.EngineInventory(message.id, ((message.running, message.attempt),)),
+            events.EngineLost(message.id, cause, output, message.running, is_wanted=message.is_wanted),
+        ):
+            self._tasks.handle(event, now)
 
     def _done(self, message: CommandDone) -> None:
         pending = self._pending.pop(message.request, None)

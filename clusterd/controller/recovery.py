@@ -52,8 +52,8 @@ class Recovery:
         """When it is over whoever has not spoken, as far as is known now."""
         return self._started + (AGENT_SECONDS if self._places else PEER_SECONDS)
 
-    def agent_attached(self, place: str) -> None:
-        """The agent's inventory is in."""
+    def agent_reported(self, place: str) -> None:
+        """The agent's inventory is in, and what it knew of deaths."""
         if self._places is not None:
             self._places.discard(place)
 

@@ -279,9 +279,9 @@ class Tasks:
         self._recovery.engine_settled(engine.id)
         self._handle(events.EngineLost(engine.id, *end), now)
 
-    def agent_attached(self, place: str) -> None:
+    def agent_reported(self, place: str) -> None:
         """See `work.Work`."""
-        self._recovery.agent_attached(place)
+        self._recovery.agent_reported(place)
 
     def is_busy(self, engine: Engine) -> bool:
         """See `work.Work`."""

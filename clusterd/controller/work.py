@@ -36,8 +36,8 @@ class Work(Protocol):
     def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """It is dead."""
 
-    def agent_attached(self, place: str) -> None:
-        """The agent of `place` has said what its engines do."""
+    def agent_reported(self, place: str) -> None:
+        """The agent of `place` has said what its engines do, and which have died."""
 
     def is_busy(self, engine: Engine) -> bool:
         """It holds work."""

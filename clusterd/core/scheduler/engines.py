@@ -14,7 +14,7 @@ from clusterd.core.scheduler.completion import give_back
 from clusterd.core.scheduler.engine import CONDEMNED, DRAINING, SUSPECT, Engine
 from clusterd.core.scheduler.fairness import reopen
 from clusterd.core.scheduler.outcomes import fail, put_back, queue_or_fail, retry_or_fail
-from clusterd.core.scheduler.recovery import adopt_reported, disown
+from clusterd.core.scheduler.recovery import adopt_reported, bereave, disown
 from clusterd.core.scheduler.routing import drop_pool, empty
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def engine_lost(state: State, event: EngineLost, now: float, out: Out) -> None:
     engine.flags |= CONDEMNED
     state.levels.update(engine)
     state.draining.pop(engine.id, None)
-    disown(state, engine)
     text = f"{engine.name} was lost: {event.cause}"
     if event.last_output:
         text = f"{text}; its last output: {event.last_output}"
+    bereave(state, engine, text, now)
     homeless = _leave_pools(state, engine)
     held = list(engine.held.values())
     engine.held.clear()

@@ -98,8 +98,19 @@ def take(fair: FairQueue) -> Task:
     return task
 
 
+def withdraw(task: Task) -> None:
+    """Take a QUEUED task out of its flow for good: O(n), where it may be queued again and its dead entry would come to life."""
+    flow = task.flow
+    flow.tasks.remove(task)
+    if len(flow.tasks) == flow.dead:
+        flow.tasks.clear()
+        flow.dead = 0
+        if flow.is_active:
+            deactivate(flow)
+
+
 def bury(task: Task) -> None:
-    """Count a task that was ended while QUEUED as dead in its flow: O(1) amortised."""
+    """Count a task that was ended while QUEUED, and never will be again, as dead in its flow: O(1) amortised."""
     flow = task.flow
     tasks = flow.tasks
     flow.dead += 1

@@ -186,11 +186,12 @@ def _check_orphans(state: State) -> None:
     count: Counter[int] = Counter(orphan.engine.id for orphan in state.orphanage.running.values())
     _hold(all(engine.orphans == count[engine.id] for engine in state.engines.values()), "orphans are miscounted")
     _hold(all(engine_id in state.engines for engine_id in count), "an orphan runs on an engine that is gone")
-    both = state.orphanage.running.keys() & state.orphanage.finished.keys()
-    _hold(not both, "an orphan runs and has finished")
-    known = state.tasks.keys() & (state.orphanage.running.keys() | state.orphanage.finished.keys())
-    _hold(not known, "an orphan is a known task")
-    _hold(len(state.orphanage.finished) <= state.settings.max_orphans, "too many orphans")
+    orphanage = state.orphanage
+    kinds: Counter[bytes] = Counter([*orphanage.running, *orphanage.finished, *orphanage.lost])
+    _hold(all(times == 1 for times in kinds.values()), "an orphan runs and has finished, or was lost")
+    _hold(not state.tasks.keys() & kinds.keys(), "an orphan is a known task")
+    most = max(len(orphanage.finished), len(orphanage.lost))
+    _hold(most <= state.settings.max_orphans, "too many orphans")
 
 
 def _check_waiting(state: State) -> None:
@@ -227,4 +228,5 @@ def _check_timers(state: State) -> None:
             task.avoid for flow in pool.fair.flows.values() for task in flow.tasks if task.place is Place.QUEUED
         )
         _hold(not avoiding or id(pool) in live, "nobody watches a pool of retries")
-    _hold(not state.orphanage.finished or id(state.orphanage) in live, "nobody watches the results of orphans")
+    has_ended = state.orphanage.finished or state.orphanage.lost
+    _hold(not has_ended or id(state.orphanage) in live, "nobody watches the results of orphans")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler.actions import AdoptUnknown, Discard, Keep, WhyDiscarded
 from clusterd.core.scheduler.engine import OCCUPIED
-from clusterd.core.scheduler.fairness import bury, reopen
+from clusterd.core.scheduler.fairness import reopen, withdraw
 from clusterd.core.scheduler.orphans import Orphan
 from clusterd.core.scheduler.runtimes import CLOSED
 
@@ -56,26 +56,26 @@ def adopt_reported(state: State, engine: Engine, task_id: TaskId, attempt: int, 
         orphan = state.orphanage.running.get(task_id)
         if orphan is None and task_id not in state.orphanage.finished:
             state.orphanage.running[task_id] = Orphan(engine, attempt)
+            state.orphanage.lost.pop(task_id, None)  # that was another attempt
             engine.orphans += 1
             engine.flags |= OCCUPIED
             state.levels.update(engine)
             out.append(AdoptUnknown(task_id, engine.id, attempt))
     elif task.place is _QUEUED and attempt >= task.attempt:
-        task.place = Place.HELD  # no longer QUEUED: its flow skips it
-        bury(task)
+        withdraw(task)
         adopt(state, engine, task, attempt, now)
     # Else it is held by another engine, or has ended, or waits for its dependencies: this execution is stale, and its result is fenced.
 
 
 def adopt_submitted(state: State, task: Task, now: float) -> Orphan | None:
-    """Return the orphan that a new task is, if any: one that runs is adopted here, a result is left to the caller."""
+    """Return the orphan that a new task is, if any: one that runs is adopted here, a result or an end is left to the caller."""
     orphanage = state.orphanage
     orphan = orphanage.running.pop(task.id, None)
     if orphan is not None:
         adopt(state, orphan.engine, task, orphan.attempt, now)
         _one_less(state, orphan.engine)
         return orphan
-    orphan = orphanage.finished.pop(task.id, None)
+    orphan = orphanage.finished.pop(task.id, None) or orphanage.lost.pop(task.id, None)
     if orphan is not None:
         task.attempt = orphan.attempt
         task.engine = orphan.engine
@@ -109,17 +109,36 @@ def orphan_not_run(state: State, event: TaskNotRun) -> None:
 
 
 def expire(state: State, now: float, out: Out) -> None:
-    """Give up results that nobody has asked for in time."""
+    """Give up results and ends that nobody has asked for in time."""
     orphanage = state.orphanage
+    for task_id in [task_id for task_id, orphan in orphanage.lost.items() if orphan.until <= now]:
+        del orphanage.lost[task_id]
     for task_id in [task_id for task_id, orphan in orphanage.finished.items() if orphan.until <= now]:
         _give_up(state, task_id, out)
-    oldest = next(iter(orphanage.finished.values()), None)
-    if oldest is not None:
-        state.timers.arm(orphanage, oldest.until)
+    for orphans in (orphanage.finished, orphanage.lost):
+        oldest = next(iter(orphans.values()), None)
+        if oldest is not None:
+            state.timers.arm(orphanage, oldest.until)
 
 
-def disown(state: State, engine: Engine, held: Collection[tuple[TaskId, int]] = ()) -> None:
-    """Forget what an engine was believed to run for nobody and does not hold (because it is lost: nothing)."""
+def bereave(state: State, engine: Engine, text: str, now: float) -> None:
+    """Keep in mind what an engine that is lost was running for nobody: its client will hear of it, or another attempt is made."""
+    if not engine.orphans:
+        return
+    orphanage = state.orphanage
+    for task_id, orphan in [entry for entry in orphanage.running.items() if entry[1].engine is engine]:
+        del orphanage.running[task_id]
+        orphan.end = text
+        orphan.until = now + state.settings.orphan_patience
+        orphanage.lost[task_id] = orphan
+        if len(orphanage.lost) > state.settings.max_orphans:
+            del orphanage.lost[next(iter(orphanage.lost))]
+        state.timers.arm(orphanage, orphan.until)
+    engine.orphans = 0
+
+
+def disown(state: State, engine: Engine, held: Collection[tuple[TaskId, int]]) -> None:
+    """Forget what an engine was believed to run for nobody and does not hold."""
     if engine.orphans:
         running = state.orphanage.running
         gone = [

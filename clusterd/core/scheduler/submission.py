@@ -14,7 +14,7 @@ from clusterd.core.scheduler.completion import conclude
 from clusterd.core.scheduler.dependencies import begin
 from clusterd.core.scheduler.engine import DRAINING
 from clusterd.core.scheduler.fairness import activate, reopen
-from clusterd.core.scheduler.outcomes import queue_or_fail
+from clusterd.core.scheduler.outcomes import queue_or_fail, retry_or_fail
 from clusterd.core.scheduler.recovery import adopt_submitted
 from clusterd.core.scheduler.tasks import Client, Task
 
@@ -72,7 +72,9 @@ def _enter(state: State, task: Task, now: float, out: Out) -> None:
     else:
         task.target = target
     orphan = adopt_submitted(state, task, now)
-    if orphan is not None:
+    if orphan is not None and orphan.end:
+        retry_or_fail(state, task, Reason.ENGINE_LOST, orphan.end, now, out)
+    elif orphan is not None:
         if orphan.result is not None:
             conclude(state, task, orphan.engine, orphan.result, now, out)
         reopen(state, orphan.engine)

@@ -472,7 +472,8 @@ class EngineExited(Message, tag=71):
     """An engine is dead. `exit_code` or `signal` is set (-1: unknown, it was adopted); `cause` is the sentence for people.
 
     From its status page: the task that it ran, and the last order that it began or was kept from beginning (-1: there is no page) of
-    the controller named by `epoch` (0: of none). What it held beyond that has certainly not begun.
+    the controller named by `epoch` (0: of none). What it held beyond that has certainly not begun. `attempt` is that of `running`,
+    `id` the engine's wire id (-1: it had none): a controller that has never seen the engine knows by them what died with it.
     """
 
     uuid: bytes
@@ -487,6 +488,8 @@ class EngineExited(Message, tag=71):
     running: bytes = b""
     order: int = -1
     epoch: int = 0
+    attempt: int = 0
+    id: int = -1
 
 
 class AgentReport(Message, tag=72):

@@ -27,7 +27,6 @@ class Row:
         lost: least and most tasks that end in EngineLost; all others have a result.
         unrun: most of them that had not begun.
         again: most tasks that are run twice. Only those that died with an engine may, and their `attempt` says so.
-        untold: but it does not, because who counts attempts died, too.
         transport: of the controller: `auto`, Unix streams as on one host; or `tcp`, as between hosts.
         replaced: kinds of processes that have another pid afterwards, one of each; everybody else is the same.
         engines: how many engines there may be afterwards.
@@ -43,7 +42,6 @@ class Row:
     lost: tuple[int, int] = (0, 0)
     unrun: int = 0
     again: int = 0
-    untold: bool = False
     transport: str = "auto"
     replaced: frozenset[str] = frozenset()
     engines: tuple[int, ...] = (2,)
@@ -70,6 +68,7 @@ def only(*kinds: str) -> frozenset[str]:
 # The zygote is the agent's child: its socket ends with the agent, and so does it.
 AGENT = only("agent", "zygote")
 
+_LOST = "ends in EngineLost with engine, cause and last output"
 _CONTROLLER = (
     "The client offers again what has no result, engines send again what was not acknowledged. Each task runs once."
 )
@@ -110,8 +109,11 @@ CONTROLLER_ROWS = [
     Row("controller", "while engines hold tasks in advance", "As on one host. Each task runs once.",
         "kill the controller with tasks ahead", transport="tcp", replaced=only("controller")),
     Row("controller", "and an engine that runs a task, before there is a successor",
-        "The task is run by another engine, whatever its retries: no successor knows that it had begun, and `attempt` does not tell.",
-        "kill controller and engine", again=1, untold=True, replaced=only("controller", "engine")),
+        f"The agent tells the successor what died with the engine: the task {_LOST}.", "kill controller and engine", lost=(1, 1),
+        replaced=only("controller", "engine")),
+    Row("controller", "and an engine that runs a task, before there is a successor",
+        "The agent tells the successor what died with the engine: the task is run again, and its attempt says so.",
+        "kill controller and engine", retries=1, again=1, replaced=only("controller", "engine")),
     Row("controller", "while tasks wait for others, of which some have ended",
         "The client tells the successor only what is still to be waited for: they run when that has ended, once.",
         "kill the controller with dependencies", replaced=only("controller")),
@@ -121,7 +123,6 @@ CONTROLLER_ROWS = [
 ]
 
 _ENGINE = "The set is refilled at once; what the engine held and had not begun runs elsewhere."
-_LOST = "ends in EngineLost with engine, cause and last output"
 ENGINE_ROWS = [
     Row("engine", "engine.start.before_attach", "Its agent sees it end and starts another one.", "scale up", engines=(3,)),
     Row("engine", "engine.task.before_run", f"The task {_LOST}: whether it had begun cannot be known. {_ENGINE}", "load",

@@ -24,10 +24,10 @@ def test_a_predecessor_without_agents_left_nothing():
 
 def test_every_agent_is_waited_for():
     recovery = Recovery([HERE, THERE], 0.0)
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert not recovery.is_over(0.1)
     assert recovery.places(0.1) == {THERE}
-    recovery.agent_attached(THERE)
+    recovery.agent_reported(THERE)
     assert recovery.is_over(0.1)
     assert recovery.places(0.1) == set()
 
@@ -36,7 +36,7 @@ def test_every_agent_is_waited_for():
 def test_an_engine_that_does_not_run_is_waited_for(state):
     recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed(state))
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert not recovery.is_over(0.1)
     recovery.engine_settled(7)
     assert recovery.is_over(0.1)
@@ -45,14 +45,14 @@ def test_an_engine_that_does_not_run_is_waited_for(state):
 def test_an_engine_that_runs_is_known_by_its_page():
     recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed())
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert recovery.is_over(0.1)
 
 
 def test_an_engine_that_runs_and_holds_results_is_waited_for():
     recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed(has_results=True))
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert not recovery.is_over(0.1)
 
 
@@ -66,21 +66,21 @@ def test_an_agent_is_waited_for_longer_than_an_engine():
 def test_an_engine_that_is_listed_and_does_not_come_is_not_waited_for_longer():
     recovery = Recovery([HERE], 0.0)
     recovery.engine_listed(7, listed("idle"))
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert not recovery.is_over(1.9)
     assert recovery.is_over(2.0)
 
 
 def test_where_nobody_knows_the_agents_the_limit_decides():
     recovery = Recovery(None, 0.0)
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert not recovery.is_over(1.9)
     assert recovery.is_over(2.0)
 
 
 def test_once_over_it_stays_over():
     recovery = Recovery([HERE], 0.0)
-    recovery.agent_attached(HERE)
+    recovery.agent_reported(HERE)
     assert recovery.is_over(0.1)
     recovery.engine_listed(7, listed("idle"))
     assert recovery.is_over(0.1)

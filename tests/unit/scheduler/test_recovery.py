@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterd.core.model.task import Dependency, Place, Status
+from clusterd.core.model.task import Dependency, Place, Reason, Status
 from clusterd.core.scheduler import Scheduler, Settings, actions, events
 from clusterd.core.scheduler.invariants import check_settled
 from tests.unit.scheduler.world import World, kinds
@@ -174,6 +174,33 @@ def test_a_stranger_that_its_engine_does_not_hold_is_a_new_task_when_it_is_offer
 
 def test_a_stranger_dies_with_its_engine():
     restarted = Restarted((b"x", 4))
-    restarted.do(events.EngineLost(3, "killed"))
+    restarted.do(events.EngineLost(3, "killed", "last words"))
     assert restarted.scheduler.state.orphanage.running == {}
+    [failure] = restarted.offer(b"x")
+    assert (failure.reason, failure.engine, failure.attempt) == (Reason.ENGINE_LOST, 3, 4)
+    assert failure.text == "engine 3 (engines/3) was lost: killed; its last output: last words"
+
+
+def test_a_stranger_that_died_with_its_engine_uses_a_retry():
+    restarted = Restarted((b"x", 4))
+    restarted.do(events.EngineLost(3, "killed"))
+    restarted.do(events.EngineAttached(5, b"", "engines", 3))
+    assert restarted.offer(b"x", retries=1) == [actions.Dispatch(b"x", 5, 5, 1)]
+
+
+def test_a_stranger_that_died_and_runs_elsewhere_runs():
+    restarted = Restarted((b"x", 4))
+    restarted.do(events.EngineLost(3, "killed"))
+    restarted.do(events.EngineAttached(5, b"", "engines", 3))
+    restarted.do(events.EngineInventory(5, ((b"x", 5),)))
     assert restarted.offer(b"x") == []
+    assert restarted.finish(b"x", 5, engine=5) == [actions.Deliver(b"x", 0, 5, 5)]
+
+
+def test_the_deaths_of_strangers_are_forgotten_in_time_and_bounded():
+    restarted = Restarted((b"x", 0), (b"y", 0), (b"z", 0))
+    restarted.do(events.EngineLost(3, "killed"))
+    assert list(restarted.scheduler.state.orphanage.lost) == [b"y", b"z"]
+    restarted.now = restarted.scheduler.next_deadline()
+    assert restarted.do(events.Tick()) == []
+    assert not restarted.scheduler.state.orphanage.is_used
