@@ -119,6 +119,7 @@ class Peer:
         self.sent = self.received = 0
         self.token = b""
         self.welcome: list[Any] = []
+        self.attached: list[Any] = []
         self.recorded: list[list[bytes]] = []
 
     def close(self) -> None:
@@ -222,4 +223,5 @@ class Peer:
         answer = heard[0][0]
         if answer[0] == ATTACHED:
             self.token = answer[1]
+            self.attached = answer
         return answer
