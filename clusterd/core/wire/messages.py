@@ -23,11 +23,15 @@ PULL: Final = 4
 CLEAR: Final = 5
 """Kinds of task. The body is the pickle of, in turn: (args, kwargs); a tuple of columns, one for each parameter (sequences
 of one length: faster to pickle than a tuple for each item); source text; a dict of names to values; a list of names; None."""
+STOCK: Final = 6
+"""A Jupyter request of a stock client: the body is a packed `core.wire.jupyter.Request`, the frames are its buffers."""
 
 STATUS_OK: Final = 0
 STATUS_ERROR: Final = 1
 """Status of a Result: the body is the pickled value (EXECUTE: text/plain of the last expression, or None), or a packed
-`core.wire.payload.RemoteFailure`, which is MessagePack around a pickle."""
+`core.wire.payload.RemoteFailure`, which is MessagePack around a pickle. Of STOCK tasks it is always a packed `core.wire.jupyter.Reply`."""
+STATUS_UNMET: Final = 2
+"""The task's own check (`@depend`, `@require`) says that this engine cannot run it: it is tried on another one, at no charge."""
 
 
 TaskId: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=64)]
@@ -37,11 +41,12 @@ DigestOrNone: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 Kind: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Order: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-ResultStatus: TypeAlias = Annotated[int, Meta(ge=0, le=1)]
+ResultStatus: TypeAlias = Annotated[int, Meta(ge=0, le=2)]
 WireId: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 """Of an engine; -1: none."""
 WireIds: TypeAlias = Annotated[list[int], Meta(max_length=65_536)]
 Slots: TypeAlias = Annotated[list[int], Meta(max_length=65_536)]
+SignalNumber: TypeAlias = Annotated[int, Meta(ge=0, le=64)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 """Not NaN either."""
 
@@ -216,13 +221,17 @@ class Dependency(Message):
 
 
 class TaskOptions(Message):
-    """What few tasks have; null for the rest. `timeout` in seconds of run time, `retries` further attempts after any failure."""
+    """What few tasks have; null for the rest. `timeout` in seconds of run time, `retries` further attempts after any failure.
+
+    `max_wait`: seconds that it may wait for an engine, counted anew each time it is put back.
+    """
 
     retries: Count = 0
     timeout: Seconds | None = None
     label: str = ""
     after: Dependency | None = None
     follow: Dependency | None = None
+    max_wait: Seconds | None = None
 
 
 class Submit(Message, tag=22):
@@ -300,6 +309,21 @@ class Failed(Message, tag=27):
     engine: int = -1
 
 
+class Published(Message, tag=28):
+    """What a running STOCK task shows, as it happens: a Jupyter message for all clients, of which the controller makes the header.
+
+    `what`: stream, display_data, update_display_data, clear_output, execute_input, execute_result, error, data_message, comm_open,
+    comm_msg, comm_close. `content` and `metadata` are JSON objects. `task` is empty for what belongs to none.
+    """
+
+    task: Annotated[bytes, Meta(max_length=64)]
+    attempt: Count
+    what: str
+    content: bytes
+    metadata: bytes = b"{}"
+    frames: Count = 0
+
+
 # --- control of clients ----------------------------------------------------------------------------------------------
 
 
@@ -349,11 +373,15 @@ class ControllerStatus(Message, tag=46):
 
 
 class EngineCommand(Message, tag=47):
-    """Forwarded to the engines' agents. `command`: interrupt, stop, kill, restart. Reply: {"done": [ids], "failed": {id: reason}}."""
+    """Forwarded to the engines' agents. Reply: {"done": [ids], "failed": {id: reason}}.
+
+    `command`: interrupt, stop, kill, restart, or signal with its `number`.
+    """
 
     request: int
     engines: WireIds
     command: str
+    number: SignalNumber = 0
 
 
 class ListEngines(Message, tag=48):
@@ -391,6 +419,30 @@ class ResumeSlots(Message, tag=52):
     request: int
     launch: str
     slots: Slots | None = None
+
+
+class QueryTasks(Message, tag=53):
+    """Task records. `query` as in `storage/taskstore/query.py`; `keys`: fields wanted, null for all but payload. Reply: [record, ...]."""
+
+    request: int
+    query: dict[str, Any]
+    keys: list[str] | None = None
+    limit: Count = 1000
+
+
+class Resubmit(Message, tag=54):
+    """Run recorded tasks once more, as new balanced tasks of this client under ids of its own. Reply: {"resubmitted": [ids]}."""
+
+    request: int
+    tasks: list[TaskId]
+    new_ids: list[TaskId]
+
+
+class PurgeTasks(Message, tag=55):
+    """Forget records of ended tasks: those named, or (null) all that this client may see. Reply: {"purged": n}."""
+
+    request: int
+    tasks: list[TaskId] | None = None
 
 
 class EngineInfo(Message):
@@ -511,11 +563,12 @@ class InventoryRequest(Message, tag=74):
 
 
 class EngineSignal(Message, tag=75):
-    """Controller to agent. `command`: interrupt, stop, kill, restart."""
+    """Controller to agent. `command`: interrupt, stop, kill, restart, or signal with its `number`."""
 
     request: int
     uuid: bytes
     command: str
+    number: SignalNumber = 0
 
 
 class CommandDone(Message, tag=76):
@@ -564,12 +617,15 @@ ClientControlUp: TypeAlias = (
     | Drain
     | Shutdown
     | ResumeSlots
+    | QueryTasks
+    | Resubmit
+    | PurgeTasks
     | Goodbye
 )
 ClientControlDown: TypeAlias = (
     Attached | Refuse | Pong | Reply | ErrorReply | EnginesChanged | Drained | AgentNotice | Goodbye
 )
-EngineDataUp: TypeAlias = AttachEngine | Result | NeedFunction | NotRun | Goodbye
+EngineDataUp: TypeAlias = AttachEngine | Result | Published | NeedFunction | NotRun | Goodbye
 EngineDataDown: TypeAlias = Attached | Refuse | Function | Dispatch | Goodbye
 AgentUp: TypeAlias = (
     AttachAgent | Ping | EngineStarted | EngineExited | AgentReport | Inventory | CommandDone | Recalled | Goodbye
