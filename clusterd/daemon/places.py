@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from clusterd.system import paths
@@ -19,16 +20,18 @@ class Places(NamedTuple):
         name: of the profile and its cluster.
         runtime: sockets, identity files, specs; gone with the boot.
         state: journal, connection files, logs.
+        is_service: root started it, for whomever it serves.
     """
 
     name: str
     runtime: Path
     state: Path
+    is_service: bool = False
 
     @classmethod
     def of(cls, name: str) -> Places:
         """Return those of profile `name` in this environment."""
-        return cls(name, paths.runtime_dir(name), paths.state_dir(name))
+        return cls(name, paths.runtime_dir(name), paths.state_dir(name), os.geteuid() == 0)
 
     @property
     def socket(self) -> Path:

@@ -134,12 +134,13 @@ def _read_word(node: yaml.ScalarNode, kind: inspect.LiteralType, shape: Shape) -
         known = ", ".join(valid)
         hint = "remove the quotes" if text in valid else f"this clusterd knows: {known}"
         return Wrong(f"expected {known}, found {what_is(node)}", hint)
-    # A word that YAML takes for something else (`none` is text, `no` is not) is not among ours.
+    # As written: `on` and `off`, which YAML 1.1 takes for booleans and YAML 1.2 for text, can mean nothing else here.
     if text in valid:
         return valid[text]
     if text in shape.extra.get("later", ()):
         return Wrong(f"{shown(text)} is not in this version of clusterd", f"it has: {', '.join(valid)}")
-    near = nearest(text, valid)
+    switch = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower(), "")
+    near = switch if switch in valid else nearest(text, valid)
     return Wrong(
         f"expected {_wanted(kind, shape)}, found {shown(text)}",
         f"did you mean '{near}'?" if near else "",

@@ -183,6 +183,29 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
             "Range of TCP ports to choose from (firewalls); null: any free ones.", "controller", example="50000-50100"
         ),
     ] = None
+    stock: Annotated[
+        Literal["off", "on", "curve"] | None,
+        _setting(
+            "Sockets for stock ipyparallel clients and engines. on: TCP ports, signed with the key. curve: encrypted as well."
+            " null: curve where root started the daemon, else on. They are TCP ports on loopback too, and whoever is logged in"
+            " on the node can subscribe to the one that publishes output: curve keeps them out.",
+            "controller",
+            example="curve",
+        ),
+    ] = None
+    task_scheme: Annotated[
+        Literal["leastload", "lru", "twobin", "weighted", "plainrandom", "pure"],
+        _setting(
+            "Which engine gets a balanced task: leastload: the one with the least to do. lru: the one that was idle longest."
+            " twobin, weighted: the better of two drawn by lot, alike or by load. plainrandom: by lot. pure: as leastload, and"
+            " stock clients refuse dependencies and retries, as they do with ipcontroller's.",
+            "controller",
+        ),
+    ] = "leastload"
+    ping: Annotated[
+        _Positive,
+        _setting("Seconds between two heartbeats of a stock engine; one that misses ten is lost.", "controller"),
+    ] = 3.0
     database: Annotated[
         Literal["memory", "none"],
         _setting(
@@ -305,6 +328,15 @@ class Profile(Struct, frozen=True, kw_only=True):
         _setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
     ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("How much is logged.", "live")] = "info"
+    publish: Annotated[
+        Literal["ipython"] | None,
+        _setting(
+            "ipython: while the controller runs, its client file also lies in the IPython directory of the user it runs as, so"
+            " that ipyparallel.Client(profile=NAME) finds it. Needs controller.stock.",
+            "live",
+            example="ipython",
+        ),
+    ] = None
     controller: Annotated[ControllerSection, _setting("The controller.", "controller")] = ControllerSection()
     engine_sets: Annotated[
         Annotated[dict[Annotated[str, _SET_NAME], EngineSet], Meta(min_length=1)],

@@ -391,6 +391,14 @@ CONTROLLERS = {
         "controller: {database: sqlite}",
         ["p:2:24: controller.database: 'sqlite' is not in this version of clusterd (it has: memory, none)"],
     ),
+    "stock as a boolean": (
+        "controller: {stock: true}",
+        ["p:2:21: controller.stock: expected curve, off or on, found 'true' (did you mean 'on'?)"],
+    ),
+    "publish": (
+        "publish: ipythno",
+        ["p:2:10: publish: expected ipython, found 'ipythno' (did you mean 'ipython'?)"],
+    ),
     "database": (
         "controller: {database: memry}",
         ["p:2:24: controller.database: expected memory or none, found 'memry' (did you mean 'memory'?)"],

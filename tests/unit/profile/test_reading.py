@@ -57,6 +57,12 @@ def test_a_profile_of_two_lines_has_the_defaults():
     )
 
 
+@pytest.mark.parametrize("word", ["on", "off", "curve", '"on"', "'off'"])
+def test_on_and_off_mean_what_is_written_although_yaml_makes_booleans_of_them(word):
+    text = f"version: 1\ncontroller: {{stock: {word}}}\nengine_sets: {{engines: {{n: 0}}}}"
+    assert parse(text.encode(), "p").controller.stock == word.strip("\"'")
+
+
 def test_a_section_list_or_mapping_with_nothing_in_it_has_its_default():
     text = (
         b"version: 1\ncontroller:\n  restart:\n  env:\nengine_sets:\n  engines:\n    n: 0\n    setup:\n    startup: ~\n"

@@ -55,6 +55,11 @@ CASES = [
     "{version: 1, engine_sets: {engines: {n: 4, restart: {crash_loop: {failures: 0}}}}}",
     "{version: 1, engine_sets: {a/b: {n: 4}}}",
     "{version: 1, controller: {database: sqlite}, engine_sets: {engines: {n: 4}}}",
+    '{version: 1, publish: ipython, controller: {stock: "on", task_scheme: pure, ping: 1}, engine_sets: {engines: {n: 4}}}',
+    "{version: 1, publish: null, controller: {stock: null}, engine_sets: {engines: {n: 4}}}",
+    "{version: 1, publish: jupyter, engine_sets: {engines: {n: 4}}}",
+    "{version: 1, controller: {stock: yes please}, engine_sets: {engines: {n: 4}}}",
+    "{version: 1, controller: {ping: 0}, engine_sets: {engines: {n: 4}}}",
     "{version: 1, controller: {max_message: 64 MB}, engine_sets: {engines: {n: 4}}}",
     "[]",
 ]
