@@ -10,19 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Client", "__version__", "errors"]
+__all__ = ["Client", "Dependency", "__version__", "errors"]
 
 if TYPE_CHECKING:
     from clusterd import errors
-    from clusterd.client import Client
+    from clusterd.client import Client, Dependency
 
 
 def __getattr__(name: str) -> Any:
     # PEP 562: the client pulls in zmq and cloudpickle (60 ms), which clusterctl, daemon and agent never need.
-    if name == "Client":
-        from clusterd.client import Client  # noqa: PLC0415 - see the comment above
+    if name in ("Client", "Dependency"):
+        from clusterd import client  # noqa: PLC0415 - see the comment above
 
-        return Client
+        return getattr(client, name)
     if name == "errors":
         # Not `from clusterd import errors`: that asks this very function for the name, for ever.
         from importlib import import_module  # noqa: PLC0415

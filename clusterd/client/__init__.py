@@ -14,6 +14,7 @@ from clusterd.client.client import Client
 from clusterd.client.direct import DirectView
 from clusterd.client.executor import ClusterExecutor
 from clusterd.client.maps import MapFuture
+from clusterd.client.options import Dependency
 from clusterd.client.task import TaskFuture
 from clusterd.client.view import LoadBalancedView
 
@@ -22,6 +23,7 @@ __all__ = [
     "CellResult",
     "Client",
     "ClusterExecutor",
+    "Dependency",
     "DirectView",
     "LoadBalancedView",
     "MapFuture",

@@ -219,6 +219,8 @@ class TaskBook:
             queue.popleft()
             left += 1
             left_bytes += cost
+            if future._waits_for:
+                dependencies.leave_out_unsent(submit, future._waits_for)
             if is_new and function is not None:
                 told.add(function.digest)
                 messages.append(function.message)

@@ -10,6 +10,7 @@ from clusterd.client.connection import Connection
 from clusterd.client.direct import DirectView
 from clusterd.client.executor import ClusterExecutor
 from clusterd.client.future import LightFuture
+from clusterd.client.options import check_label
 from clusterd.client.progress import Progress
 from clusterd.client.task import TaskFuture
 from clusterd.client.view import LoadBalancedView
@@ -60,7 +61,7 @@ class Client:
         # Read once here, so that a file that is missing or not to be trusted is told at once.
         endpoints = whereabouts.read()
         _await_listener(endpoints, min(deadline, time.monotonic() + GRACE))
-        self._connection = Connection(whereabouts.read, label=label, controller_timeout=controller_timeout)
+        self._connection = Connection(whereabouts.read, label=check_label(label), controller_timeout=controller_timeout)
         self._connection.start()
         try:
             self._await_ready(deadline, timeout)
@@ -143,21 +144,30 @@ class Client:
     def __getitem__(self, targets: Any) -> DirectView:
         return DirectView(self, targets)
 
-    def direct_view(self, targets: Any = "all", *, block: bool = False, timeout: float | None = None) -> DirectView:
+    def direct_view(
+        self, targets: Any = "all", *, block: bool = False, timeout: float | None = None, label: str = ""
+    ) -> DirectView:
         """A view of engines by name.
 
         Args:
             targets: a wire id (-1: the last), a slice, a list of ids, or "all": those that there are at each call.
             block: make calls wait.
             timeout: seconds that a task may run.
+            label: text that goes with each task into the history.
 
         Raises:
             NoEngines: there are none. IndexError: an id is unknown; says which there are.
         """
-        return DirectView(self, targets, block=block, timeout=timeout)
+        return DirectView(self, targets, block=block, timeout=timeout, label=label)
 
     def load_balanced_view(
-        self, targets: Any = None, *, retries: int = 0, timeout: float | None = None, block: bool = False
+        self,
+        targets: Any = None,
+        *,
+        retries: int = 0,
+        timeout: float | None = None,
+        block: bool = False,
+        label: str = "",
     ) -> LoadBalancedView:
         """A view that gives each task to whichever engine is free.
 
@@ -166,12 +176,13 @@ class Client:
             retries: further attempts after a failure.
             timeout: seconds that a task may run.
             block: make calls wait.
+            label: text that goes with each task into the history.
 
         Raises:
             NoEngines: none is registered.
         """
         self._select("all")
-        return LoadBalancedView(self, targets, retries=retries, timeout=timeout, block=block)
+        return LoadBalancedView(self, targets, retries=retries, timeout=timeout, block=block, label=label)
 
     def executor(self, targets: Any = None, *, retries: int = 0, timeout: float | None = None) -> ClusterExecutor:
         """A `concurrent.futures.Executor` on these engines; arguments as for `load_balanced_view`."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from msgspec.structs import replace
+
 from clusterd.client.future import PENDING
-from clusterd.core.wire.messages import Dependency, TaskOptions
+from clusterd.core.wire.messages import Dependency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from clusterd.client.task import TaskFuture
-    from clusterd.core.wire.messages import Submit
+    from clusterd.core.wire.messages import Submit, TaskOptions
 
 # By task id: all and only futures that somebody has named as a dependency, and still holds.
 _named: WeakValueDictionary[bytes, TaskFuture] = WeakValueDictionary()
@@ -37,6 +39,12 @@ def waited_for(options: TaskOptions | None) -> Sequence[TaskFuture]:
         return ()
     tasks = [task for wait in (options.after, options.follow) if wait is not None for task in wait.tasks]
     return [future for task in tasks if (future := _named.get(task)) is not None]
+
+
+def leave_out_unsent(submit: Submit, futures: Sequence[TaskFuture]) -> None:
+    """As `tell_anew`, where one of the futures was given up before it was sent: no controller will ever know it."""
+    if any(future._state != PENDING and not future._is_sent for future in futures):  # noqa: SLF001
+        tell_anew(submit, futures)
 
 
 def tell_anew(submit: Submit, futures: Sequence[TaskFuture]) -> None:
@@ -62,7 +70,7 @@ def tell_anew(submit: Submit, futures: Sequence[TaskFuture]) -> None:
             submit.target = target
             follow = _rest(follow, ended)
     # A new one: those of several tasks that were submitted together are the same.
-    submit.options = TaskOptions(options.retries, options.timeout, options.label, after, follow)
+    submit.options = replace(options, after=after, follow=follow)
 
 
 def _rest(wait: Dependency | None, ended: dict[bytes, TaskFuture]) -> Dependency | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd.client.aggregate import AggregateFuture
 from clusterd.client.arguments import pack_call, pack_names, pack_plain
 from clusterd.client.cells import CellResult
-from clusterd.client.options import Options, check_timeout
+from clusterd.client.options import Options, check_label, check_timeout
 from clusterd.client.partition import join, split
 from clusterd.client.view import View, result_or_abort
 from clusterd.core.wire.messages import APPLY, CLEAR, EXECUTE, PULL, PUSH
@@ -32,11 +32,14 @@ class DirectView(View):
 
     Attributes:
         timeout: seconds that a task may run, None for no limit.
+        label: text that goes with each task into the history (`client.task_records`).
     """
 
     _FLAGS = frozenset({"block", "timeout", "label"})
 
-    def __init__(self, client: Client, targets: Any, *, block: bool = False, timeout: float | None = None) -> None:
+    def __init__(
+        self, client: Client, targets: Any, *, block: bool = False, timeout: float | None = None, label: str = ""
+    ) -> None:
         super().__init__(client, block=block)
         # "all" means those that there are at each call; a choice is a choice for good.
         self._is_all = isinstance(targets, str) and targets == "all"
@@ -44,7 +47,7 @@ class DirectView(View):
         # Who they are: after a new start of the cluster a number may be another engine's.
         self._uuids = {} if self._is_all else client._connection.engines.uuids(self._ids)  # noqa: SLF001
         self.timeout = check_timeout(timeout)
-        self.label = ""
+        self.label = check_label(label)
 
     @property
     def targets(self) -> list[int]:

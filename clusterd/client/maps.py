@@ -51,8 +51,8 @@ class MapFuture(LightFuture):
         max_outstanding: int | None = None,
     ) -> None:
         super().__init__(view.client._connection)
-        if max_outstanding is not None and max_outstanding < 1:
-            raise ValueError(f"max_outstanding is at least 1, not {max_outstanding}")
+        if max_outstanding is not None:
+            _check_outstanding(max_outstanding)
         self._pace = Pace(chunksize)
         self._items = Items(iterables)
         self.total = self._items.total
@@ -71,8 +71,9 @@ class MapFuture(LightFuture):
         self._under_way: dict[int, TaskFuture] = {}
         # Their number, and that of chunks about to be submitted.
         self._outstanding = 0
-        # Chunks of a stream that are not given out yet, whether ended or not.
+        # Chunks of a stream that are not given out yet, whether ended or not, and their items.
         self._unread = 0
+        self._unread_items = 0
         # Items whose chunk has ended.
         self._done_items = 0
         self._is_fed = False
@@ -129,18 +130,32 @@ class MapFuture(LightFuture):
             self._finish()
 
     def _has_room(self, *, is_waiting: bool) -> bool:
-        limit = self._max_outstanding or self._pace.ahead(self._view._width())
+        limit = self._pace.ahead(self._view._width())
         with self._news.lock:
-            while not self._is_stopped and (self._unread if self._is_streaming else self._outstanding) >= limit:
+            while not self._is_stopped and self._is_full(limit):
                 if not is_waiting:
                     return False
                 self._news.wait(_LOOK_AGAIN)
         return True
 
+    def _is_full(self, limit: int) -> bool:
+        if self._max_outstanding is not None:
+            return self._unread_items >= self._max_outstanding
+        return (self._unread if self._is_streaming else self._outstanding) >= limit
+
+    def _next_size(self) -> int:
+        width = self._view._width()
+        size = self._pace.next_size(self._items.left, width)
+        if self._max_outstanding is None:
+            return size
+        # One chunk for each engine, and one behind it: a large one would keep the others waiting for room.
+        size = min(size, max(1, self._max_outstanding // (2 * width)))
+        return min(size, self._max_outstanding - self._unread_items)
+
     def _feed_one(self) -> bool:
         items, function = self._items, self._function
         first = items.taken
-        columns = items.take(self._pace.next_size(items.left, self._view._width()))
+        columns = items.take(self._next_size())
         if columns is None or function is None:
             return False
         count = len(columns[0])
@@ -150,6 +165,7 @@ class MapFuture(LightFuture):
             # Counted first: it may end before `submit` returns.
             self._outstanding += 1
             self._unread += 1
+            self._unread_items += count
         try:
             chunk = self._view.client._connection.tasks.submit(
                 MAP,
@@ -285,6 +301,7 @@ class MapFuture(LightFuture):
                     chunks.popleft()
                     place = 0
                     self._unread -= 1
+                    self._unread_items -= len(chunk._span)
                     self._news.notify_all()
         if self._failed is not None:
             self._failed.result()
@@ -324,6 +341,13 @@ class MapFuture(LightFuture):
 
     def _describe(self) -> str:
         return f"map of {self._name} ({self._done_items} of {'?' if self.total is None else self.total} items done)"
+
+
+def _check_outstanding(count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"max_outstanding is a number of items, not {count!r}")
+    if count < 1:
+        raise ValueError(f"max_outstanding is at least 1, not {count}")
 
 
 def _left(deadline: float | None) -> float:

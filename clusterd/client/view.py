@@ -5,9 +5,10 @@ A view is cheap and holds no connection of its own; its attributes are defaults 
 
 from __future__ import annotations
 
+import copy
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from clusterd.client.arguments import pack_call
 from clusterd.client.maps import MapFuture
@@ -142,7 +143,8 @@ class View:
             iterables: as there.
             ordered: as there.
             chunksize: as there.
-            max_outstanding: tasks that may be under way or not yet consumed; None: a few for each engine.
+            max_outstanding: items that may be taken from the iterables and not yet given out, whether they wait, run or are
+                done; chunks are kept so small that all engines get some. None: a few chunks for each engine.
         """
         future = self._new_map(
             function,
@@ -177,6 +179,26 @@ class View:
 
         return call
 
+    def with_options(self, **flags: Any) -> Self:
+        """A view of the same engines with other attributes: `view.with_options(label="fit", after=loaded).apply(fit)`.
+
+        Unlike `temp_flags` it changes nothing that another thread may be using.
+
+        Raises:
+            AttributeError: the view has no such flag; says which there are.
+            TypeError, ValueError: a value is none for it.
+        """
+        self._check_flags(flags)
+        other = copy.copy(self)
+        other.__dict__.update(flags)
+        other._options().message()  # noqa: SLF001 - its own class
+        return other
+
+    def _check_flags(self, flags: dict[str, Any]) -> None:
+        unknown = set(flags) - self._FLAGS
+        if unknown:
+            raise AttributeError(f"no flag {min(unknown)!r}; there are {', '.join(sorted(self._FLAGS))}")
+
     @contextmanager
     def temp_flags(self, **flags: Any) -> Iterator[None]:
         """Set attributes of the view for the length of a `with` block.
@@ -184,9 +206,7 @@ class View:
         Raises:
             AttributeError: the view has no such flag; says which there are.
         """
-        unknown = set(flags) - self._FLAGS
-        if unknown:
-            raise AttributeError(f"no flag {min(unknown)!r}; there are {', '.join(sorted(self._FLAGS))}")
+        self._check_flags(flags)
         before = {name: getattr(self, name) for name in flags}
         try:
             for name, value in flags.items():
@@ -203,8 +223,11 @@ class LoadBalancedView(View):
     Attributes:
         retries: further attempts after a failure of any kind.
         timeout: seconds that a task may run, None for no limit.
-        after: futures that must have ended before a task begins (well, unless `temp_flags` says otherwise).
-        follow: futures on one of whose engines it must run.
+        after: futures that must have ended well before a task begins, or a `Dependency`, which can say other things: any of them
+            is enough, failures count too.
+        follow: futures on whose engine it must run, or a `Dependency`: of any of several that ran in different places. A task
+            whose dependencies can never be met fails with TaskUnschedulable, which says why.
+        label: text that goes with each task into the history (`client.task_records`).
     """
 
     _FLAGS = frozenset({"block", "retries", "timeout", "after", "follow", "label"})
@@ -217,6 +240,7 @@ class LoadBalancedView(View):
         retries: int = 0,
         timeout: float | None = None,
         block: bool = False,
+        label: str = "",
     ) -> None:
         super().__init__(client, block=block)
         self._targets = None if targets is None else client._select(targets)[0]  # noqa: SLF001
@@ -224,7 +248,7 @@ class LoadBalancedView(View):
         self.timeout = timeout
         self.after: Any = None
         self.follow: Any = None
-        self.label = ""
+        self.label = label
         # Mistakes should come here, not with the first call.
         self._options().message()
 
