@@ -45,8 +45,11 @@ RULES: dict[str, Rule] = {
     "clusterd.control": rule(own=f"{CORE} {SYSTEM}", third="msgspec aiohttp"),
     # The thin client is what clusterctl and the library load: no aiohttp, and nothing that starts slowly.
     "clusterd.control.client": rule(own=f"{CORE} {SYSTEM}", third="msgspec", never="asyncio"),
+    # Where other programs look for a connection file: the daemon puts it there, or the command.
+    "clusterd.publish": rule(own=f"{CORE} {SYSTEM}", never="asyncio subprocess"),
     "clusterd.daemon": rule(
-        own=f"{CORE} {SYSTEM} clusterd.profile clusterd.storage clusterd.launchers clusterd.control clusterd.link",
+        own=f"{CORE} {SYSTEM} clusterd.profile clusterd.storage clusterd.launchers clusterd.control clusterd.link"
+        " clusterd.publish",
         third="msgspec zmq setproctitle",
     ),
     "clusterd.controller": rule(
@@ -75,6 +78,9 @@ RULES: dict[str, Rule] = {
         third="msgspec zmq cloudpickle",
     ),
     "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
+    "clusterctl.commands.connect": rule(
+        own="clusterd.control.client clusterd.core.model clusterd.publish clusterctl", third="click", never="asyncio"
+    ),
     "clusterctl.commands.profile": rule(
         own="clusterd.control.client clusterd.core.model clusterd.profile clusterctl",
         third="click rich",
