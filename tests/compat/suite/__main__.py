@@ -1,0 +1,98 @@
+"""`python -m tests.compat.suite`: run ipyparallel's own tests against pairs of controller and engine; tests/compat/RESULTS.md.
+
+The pairs run beside each other, each in a process of its own: most stock tests wait most of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.compat.suite import report, run
+from tests.compat.suite.pairs import PAIRS
+from tests.compat.suite.run import BAD, MODULE_LIMIT, MODULES, PYTHON, ModuleRun
+
+RESULTS = run.HERE.parent / "RESULTS.md"
+PACKAGES = ("ipyparallel", "ipykernel", "jupyter_client", "ipython", "pyzmq")
+
+
+def main(argv: list[str]) -> int:
+    """Return 0 when no test failed with one of our pairs, except those that causes.toml explains."""
+    parser = argparse.ArgumentParser(prog="python -m tests.compat.suite", description="Run ipyparallel's own tests.")
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=["ours", "ours-stock"], metavar="PAIR",
+                        help=f"some of {', '.join(PAIRS)} (default: ours ours-stock)")  # fmt: skip
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        choices=MODULES,
+        default=list(MODULES),
+        metavar="MODULE",
+        help="some of the stock modules",
+    )
+    parser.add_argument(
+        "--limit", type=float, default=MODULE_LIMIT, metavar="SECONDS", help="a module's limit (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where logs and results go (default: a temporary one)",
+    )
+    parser.add_argument("--write-results", action="store_true", help=f"write {RESULTS.relative_to(run.ROOT)}")
+    arguments = parser.parse_args(argv)
+    if not PYTHON.exists():
+        print(f"{PYTHON} does not exist: `make test-compat` makes it", file=sys.stderr)
+        return 2
+    out = (arguments.out or Path(tempfile.mkdtemp(prefix="clusterd-compat-"))).absolute()
+    if len(arguments.pairs) == 1:
+        one_pair(arguments.pairs[0], arguments.modules, out, arguments.limit)
+    else:
+        words = ["--modules", *arguments.modules, "--limit", str(arguments.limit), "--out", str(out)]
+        running = [
+            subprocess.Popen([sys.executable, "-m", "tests.compat.suite", "--pairs", pair, *words], cwd=run.ROOT)
+            for pair in arguments.pairs
+        ]
+        for process in running:
+            process.wait()
+    results = {
+        pair: [ModuleRun.from_json((out / pair / f"{module}.json").read_text()) for module in arguments.modules]
+        for pair in arguments.pairs
+    }
+    for pair, runs in results.items():
+        print(f"\n{PAIRS[pair].title}\n" + "\n".join([*report.table(runs), *report.not_passed(pair, runs)]))
+    if arguments.write_results:
+        command = " ".join(["make test-compat", *([f'ARGS="{" ".join(argv)}"'] if argv else [])])
+        facts = {"day": time.strftime("%Y-%m-%d", time.gmtime()), "command": command, "packages": packages()}
+        RESULTS.write_text(report.render(results, facts))
+        print(f"written: {RESULTS}")
+    wrong = report.unexplained({pair: runs for pair, runs in results.items() if pair != "stock"})
+    if wrong:
+        print("\nNot explained:\n" + "\n".join(wrong) + f"\nLogs: {out}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def one_pair(pair: str, modules: list[str], out: Path, limit: float) -> None:
+    """Run the modules one after the other; each one's results are kept at once."""
+    for module in modules:
+        found = run.run_module(module, PAIRS[pair], out / pair, limit=limit)
+        (out / pair / f"{module}.json").write_text(found.to_json())
+        words = ", ".join(f"{count} {name}" for name, count in report.counts([found]).items())
+        print(f"{pair}: {module}: {words}; {found.seconds} s", flush=True)
+        for name, test in found.tests.items():
+            if test.outcome in BAD:
+                print(f"    {test.final}: {name}: {(test.message.splitlines() or [''])[0]}", flush=True)
+
+
+def packages() -> str:
+    """Return the versions that were tried."""
+    code = f"import importlib.metadata as m; print(', '.join(p + ' ' + m.version(p) for p in {PACKAGES!r}))"
+    versions = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return f"Python {sys.version.split()[0]}, {versions}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
