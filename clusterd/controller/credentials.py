@@ -20,6 +20,7 @@ from clusterd.errors import ConnectionFileError
 from clusterd.system import files, process
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SECRETS_FILE = "controller-secrets.json"
@@ -39,6 +40,7 @@ class Secrets(msgspec.Struct):
     ports: dict[str, int] = {}
     next_engine_id: int = 0
     places: list[str] | None = None
+    stock_key: str = msgspec.field(default_factory=lambda: secrets.token_hex(32))
 
     @property
     def token_secret_bytes(self) -> bytes:
@@ -97,6 +99,8 @@ class ConnectionFiles:
         controller: this incarnation.
         curve: the sockets are CURVE servers.
         location: the host's name or address for readers elsewhere.
+        stock: by side (client, engine), what stock readers are told; empty where no stock sockets exist.
+        cluster_id: part of the files' names.
     """
 
     def __init__(
@@ -109,9 +113,11 @@ class ConnectionFiles:
         controller: bytes,
         curve: bool,
         location: str,
+        stock: Mapping[str, connection.StockEndpoints],
+        cluster_id: str = "",
     ) -> None:
-        self.client_path = security / connection.CLIENT_FILE
-        self.engine_path = security / connection.ENGINE_FILE
+        self.client_path = security / connection.file_name("client", cluster_id)
+        self.engine_path = security / connection.file_name("engine", cluster_id)
         self._controller = controller.hex()
         self._content: dict[Path, connection.ConnectionFile] = {}
         for path, side, key in (
@@ -130,7 +136,9 @@ class ConnectionFiles:
                 host=process.current().host,
                 boot_id=process.boot_id(),
             )
-            self._content[path] = connection.ConnectionFile(clusterd=endpoints, location=location)
+            self._content[path] = connection.ConnectionFile(
+                clusterd=endpoints, location=location, stock=stock.get(side)
+            )
 
     def write(self) -> None:
         """Write both, engine file first."""

@@ -68,11 +68,13 @@ class Performer:
 
     # --- the hot path ---
 
-    def _dispatch(self, action: actions.Dispatch, _now: float) -> None:
+    def _dispatch(self, action: actions.Dispatch, now: float) -> None:
         payload = self.tasks.payloads[action.task]
         engine = self.hub.engines_by_id[action.engine]
         connection = engine.connection
         if connection is None:
+            if engine.door is not None:
+                engine.door.dispatch(engine, action, payload, now)
             # Suspect between decision and act: it keeps the dispatch in its book, and its inventory will say that it has not got it.
             return
         function = payload.function
@@ -93,9 +95,13 @@ class Performer:
 
     def _deliver(self, action: actions.Deliver, now: float) -> None:
         result, frames, digests = self.tasks.take_result(action.task)
-        self.tasks.end(action.task)
+        payload = self.tasks.end(action.task)
         client = self.hub.clients_by_handle.get(action.client)
         if client is None:
+            return
+        if client.door is not None:
+            if payload is not None:
+                client.door.deliver(client, payload, action, result, frames, digests, now)
             return
         message = Deliver(
             result.task,
@@ -118,9 +124,12 @@ class Performer:
     # --- ends without a result ---
 
     def _fail(self, action: actions.Fail, now: float) -> None:
-        self.tasks.end(action.task)
+        payload = self.tasks.end(action.task)
         client = self.hub.clients_by_handle.get(action.client)
-        if client is not None:
+        if client is not None and client.door is not None:
+            if payload is not None:
+                client.door.fail(client, payload, action, now)
+        elif client is not None:
             client.refused += client.is_blocked and action.reason is Reason.OVERLOADED
             message = Failed(action.task, max(action.attempt, 0), action.reason.value, action.text, "", action.engine)
             self._say(client, message, 64 + len(action.text), (), (), now)

@@ -22,6 +22,7 @@ from clusterd.system import fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clusterd.controller.compat.front import Front
     from clusterd.controller.connection import Connection
     from clusterd.controller.dispatch import Performer
     from clusterd.controller.endpoint import Endpoint
@@ -69,6 +70,8 @@ class Loop:
         self._performer = performer
         self._wakeup = wakeup
         self._remember = remember
+        # Stock clients and engines, where they are served.
+        self.front: Front | None = None
         self._next_remembered = 0.0
         # In the order in which they are sent to.
         self._by_urgency: list[Endpoint] = []
@@ -91,21 +94,30 @@ class Loop:
         for endpoint in self._endpoints:
             poller.register(endpoint.pollable(), zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
+        front = self.front
+        for descriptor in front.descriptors if front is not None else ():
+            poller.register(descriptor, zmq.POLLIN)
         alone = {endpoint.pollable(): [endpoint] for endpoint in self._endpoints}
         shortly = int(HOUSE_SECONDS * 1000)
         is_idle = True
         while self.ends_because is None:
-            ready = poller.poll(self._timeout() if is_idle else shortly)
+            has_more = front is not None and front.has_more
+            ready = poller.poll(0 if has_more else self._timeout() if is_idle else shortly)
             now = time.monotonic()
-            is_idle = not ready
+            is_idle = not (ready or has_more)
             # A lone message has one endpoint to look at, which needs no sorting.
-            arrived = alone.get(ready[0][0]) if len(ready) == 1 else None
+            arrived = alone.get(ready[0][0]) if len(ready) == 1 and not has_more else None
             if arrived is None:
                 readable = {pollable for pollable, _ in ready}
                 if self._wakeup in readable:
                     self._drain_wakeup()
+                if front is not None:
+                    self._operations.now = now
+                    front.receive(readable, now)
                 arrived = [endpoint for endpoint in self._endpoints if endpoint.pollable() in readable]
             self.turn(arrived, now, is_due=is_idle or now >= self._next_house)
+        if self.front is not None:
+            self.front.close(time.monotonic())
         self._flush()
         return self.ends_because
 
@@ -142,6 +154,8 @@ class Loop:
         self._tasks.tick(now)
         self._operations.tick(now)
         self._performer.unblock(now)
+        if self.front is not None:
+            self.front.tick(now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep(now)
@@ -168,6 +182,10 @@ class Loop:
         deadline = self._next_sweep
         for part in (self._tasks, self._operations, self._hub.watch):
             due = part.next_deadline()
+            if due is not None:
+                deadline = min(deadline, due)
+        if self.front is not None:
+            due = self.front.next_deadline()
             if due is not None:
                 deadline = min(deadline, due)
         for endpoint in self._endpoints:

@@ -6,7 +6,6 @@ while the controller listens, unless they are to be reused.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -14,25 +13,30 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from clusterd.controller import credentials, sockets
-from clusterd.controller.claim import by_hand_runtime_dir, claimed
+from clusterd.controller.claim import claimed
+from clusterd.controller.compat.edge import Edge
+from clusterd.controller.compat.front import Front
+from clusterd.controller.compat.sockets import StockSockets
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
 from clusterd.controller.hub import Hub
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
+from clusterd.controller.options import parse
 from clusterd.controller.recovery import Recovery
 from clusterd.controller.requests import Requests
 from clusterd.controller.tasks import Tasks
 from clusterd.controller.wire_ids import WireIds
-from clusterd.core.model import launch
 from clusterd.core.model.page import epoch_of
 from clusterd.core.scheduler import Scheduler, Settings
+from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
 from clusterd.system import fault, log_lines
@@ -40,8 +44,11 @@ from clusterd.system import fault, log_lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.core.model import launch
+
 log = logging.getLogger(__name__)
 MIN_RECORDS = 1000
+LAST_WORDS_MS = 200
 # Replies and notices that a peer leaves unread on its control connection: it can ask for all of them again.
 MAX_UNREAD = 8 * 1024 * 1024
 
@@ -61,61 +68,6 @@ def main(argv: Sequence[str]) -> int:
         log.error("cannot run: %s", error)  # noqa: TRY400 - a message for people, not a traceback
         return 1
     return 0
-
-
-def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
-    """(what the controller is told, format of its log).
-
-    Raises:
-        LaunchError: the spec file cannot be used, or an option has a bad value. SystemExit(2): usage.
-    """
-    parser = argparse.ArgumentParser(
-        prog="clusterd controller", description="The controller of one cluster, in the foreground."
-    )
-    parser.add_argument("--spec", metavar="FILE", help="everything below in one file, as the daemon writes it")
-    parser.add_argument("--profile-dir", metavar="DIR", help="state directory: connection files go to DIR/security")
-    parser.add_argument("--runtime-dir", metavar="DIR", help="where its Unix sockets go (default: one of its own)")
-    parser.add_argument("--cluster", default="default", metavar="NAME", help="name of the cluster")
-    parser.add_argument("--launch", default="", metavar="ID", help="id of this launch (default: a random one)")
-    parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; off loopback everything is encrypted")
-    parser.add_argument("--location", help="address or name that others reach this host by (default: its name)")
-    parser.add_argument(
-        "--transport",
-        default="auto",
-        choices=("auto", "ipc", "tcp"),
-        help="auto: Unix sockets (ipc) on loopback, else tcp",
-    )
-    parser.add_argument("--ports", help="TCP ports that may be used, such as 50000-50100")
-    parser.add_argument("--reuse", action="store_true", help="keep keys and ports in connection files that stay valid")
-    parser.add_argument("--database", default="memory", choices=("memory", "none"), help="record of finished tasks")
-    parser.add_argument("--log-format", default="text", choices=("text", "json"))
-    options = parser.parse_args(list(argv))
-    if options.spec:
-        path = Path(options.spec)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise LaunchError(f"cannot read {path}: {error.strerror}") from error
-        return launch.decode(data, launch.ControllerSpec, str(path)), options.log_format
-    if not options.profile_dir:
-        parser.error("--profile-dir (or --spec) is needed")
-    profile_dir = Path(options.profile_dir).absolute()
-    return (
-        launch.ControllerSpec(
-            launch=options.launch or f"{secrets.token_hex(4)}-0",
-            cluster=options.cluster,
-            profile_dir=str(profile_dir),
-            runtime_dir=options.runtime_dir or str(by_hand_runtime_dir(profile_dir)),
-            log_dir=str(profile_dir / "log"),
-            ip=options.ip,
-            location=options.location,
-            transport=options.transport,
-            reuse=options.reuse,
-            ports=options.ports,
-            database=options.database,
-        ),
-        options.log_format,
-    )
 
 
 class Controller:
@@ -155,9 +107,27 @@ class Controller:
             held.callback(os.close, wakeup_write)
             bound = self._bind(context)
             held.callback(bound.close)
-            self._serve(bound, wakeup, wakeup_write, held)
+            stock = self._bind_stock(context)
+            if stock is not None:
+                # What was said last must leave: clients close themselves when they are told of the end.
+                held.callback(stock.flush_and_close, ("notification", "registration"), LAST_WORDS_MS)
+            self._serve(bound, stock, wakeup, wakeup_write, held)
 
-    def _serve(self, bound: sockets.Listening, wakeup: int, wakeup_write: int, held: contextlib.ExitStack) -> None:
+    def _serve(
+        self,
+        bound: sockets.Listening,
+        stock: StockSockets | None,
+        wakeup: int,
+        wakeup_write: int,
+        held: contextlib.ExitStack,
+    ) -> None:
+        spec = self._spec
+        curve_serverkey = self._secrets.curve_public if spec.stock == "curve" else None
+        stock_endpoints = {
+            side: stock.endpoints(side, self._secrets.stock_key, curve_serverkey, spec.task_scheme)
+            for side in ("client", "engine")
+            if stock is not None
+        }
         connection_files = credentials.ConnectionFiles(
             self._security,
             bound.addresses,
@@ -166,8 +136,10 @@ class Controller:
             controller=self._incarnation,
             curve=bound.has_curve,
             location=self._spec.location or os.uname().nodename,
+            stock=stock_endpoints,
+            cluster_id=spec.cluster_id,
         )
-        loop, endpoints = self._assemble(bound, wakeup)
+        loop, endpoints = self._assemble(bound, stock, wakeup)
         _install_signals(loop, wakeup_write)
         held.callback(signal.set_wakeup_fd, -1)
         if not self._spec.reuse:
@@ -191,7 +163,9 @@ class Controller:
                 self._secrets.places = []
             self._keep_secrets()
 
-    def _assemble(self, bound: sockets.Listening, wakeup: int) -> tuple[Loop, dict[str, Endpoint]]:
+    def _assemble(
+        self, bound: sockets.Listening, stock: StockSockets | None, wakeup: int
+    ) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
         # `database: none` keeps just what recognises repeats; the bytes of results are never kept in either.
         max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
@@ -231,6 +205,18 @@ class Controller:
             wakeup=wakeup,
             remember=remember,
         )
+        if stock is not None:
+            edge = Edge(
+                stock,
+                jupyter.Signer(self._secrets.stock_key.encode()),
+                hub=hub,
+                tasks=tasks,
+                operations=operations,
+                ping=spec.ping,
+                shut_down=shut_down,
+                counters=bound.counters.setdefault("stock", Counter()),
+            )
+            loop.front = Front(edge)
         for name, server in bound.servers.items():
             key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(
@@ -262,6 +248,17 @@ class Controller:
             return sockets.bind_unix(self._runtime, self._limits)
         location = spec.location or os.uname().nodename
         return sockets.bind_tcp(context, spec.ip, location, ports, self._secrets, self._limits)
+
+    def _bind_stock(self, context: zmq.Context[zmq.Socket[bytes]]) -> StockSockets | None:
+        spec = self._spec
+        if spec.stock == "off":
+            return None
+        if spec.stock == "on" and not sockets.is_loopback(spec.ip):
+            log.warning(
+                "stock sockets on %s are not encrypted: whoever reads the network reads all; see stock: curve", spec.ip
+            )
+        ports = sockets.parse_ports(spec.ports or "")
+        return StockSockets(context, spec.ip, ports, self._secrets, curve=spec.stock == "curve")
 
     def _reserve_ids(self, end: int) -> None:
         self._secrets.next_engine_id = end

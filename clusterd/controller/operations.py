@@ -33,6 +33,8 @@ from clusterd.core.wire.messages import (
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clusterd.controller.hub import Hub
     from clusterd.controller.peers import Agent, Client, Engine
     from clusterd.controller.tasks import Tasks
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # An agent answers within a turn of its loop; one on a swapping node may take seconds. After that the requester is told.
 COMMAND_SECONDS = 10.0
-COMMANDS = frozenset({"interrupt", "stop", "kill", "restart"})
+COMMANDS = frozenset({"interrupt", "stop", "kill", "restart", "signal"})
 # Commands that may wait for agents at a time: some for each engine of the largest cluster.
 MAX_PENDING = 100_000
 # What an agent tells of a dead engine goes to the clients of all tasks that it held.
@@ -52,7 +54,7 @@ MAX_LISTED = 200
 class Pending:
     """A client's request that waits for agents."""
 
-    __slots__ = ("client", "deadline", "done", "failed", "request", "waiting")
+    __slots__ = ("client", "deadline", "done", "failed", "request", "tell", "waiting")
 
     def __init__(self, client: Client | None, request: int, deadline: float) -> None:
         # None for commands of the controller itself.
@@ -63,6 +65,8 @@ class Pending:
         self.waiting: dict[int, int] = {}
         self.done: list[int] = []
         self.failed: dict[int, str] = {}
+        # Called once with the problem, or an empty string, for commands that came through a door.
+        self.tell: Callable[[str], None] | None = None
 
 
 class Operations:
@@ -102,7 +106,7 @@ class Operations:
                 registered = registered or _ranges(sorted(self._hub.engines_by_id))
                 pending.failed[wire_id] = f"there is no engine {wire_id}; registered: {registered}"
                 continue
-            problem = self._send_signal(engine, message.command, pending)
+            problem = self._send_signal(engine, message.command, message.number, pending)
             if problem:
                 pending.failed[wire_id] = problem
         self._settle(pending)
@@ -112,9 +116,18 @@ class Operations:
         engine = self._hub.engines_by_id.get(wire_id)
         if engine is None:
             return
-        problem = self._send_signal(engine, command, Pending(None, 0, self.now + COMMAND_SECONDS))
+        problem = self._send_signal(engine, command, 0, Pending(None, 0, self.now + COMMAND_SECONDS))
         if problem:
             log.warning("cannot %s engine %d: %s", command, wire_id, problem)
+
+    def command(self, engine: Engine, command: str, number: int, tell: Callable[[str], None]) -> None:
+        """A command that came through a door; `tell` is called once, with what went wrong or an empty string."""
+        pending = Pending(None, 0, self.now + COMMAND_SECONDS)
+        pending.tell = tell
+        problem = self._send_signal(engine, command, number, pending)
+        if problem:
+            pending.failed[engine.id] = problem
+        self._settle(pending)
 
     def recall(self, wire_id: int, first: int, last: int) -> None:
         """Ask the agent to revoke dispatches of an engine."""
@@ -142,12 +155,17 @@ class Operations:
         message.request = number
         agent.connection.say(message, 64)
 
-    def _send_signal(self, engine: Engine, command: str, pending: Pending) -> str:
+    def _send_signal(self, engine: Engine, command: str, signal: int, pending: Pending) -> str:
+        if engine.door is not None:
+            problem = engine.door.command(engine, command, signal)
+            if not problem:
+                pending.done.append(engine.id)
+            return problem
         agent = self._hub.agents.get(engine.agent)
         if agent is None or agent.connection is None:
             return f"the agent of {engine.name} on {engine.host} is not connected"
         number = self._number(pending, engine.id)
-        agent.connection.say(EngineSignal(number, engine.uuid, command), 48)
+        agent.connection.say(EngineSignal(number, engine.uuid, command, signal), 48)
         return ""
 
     def _number(self, pending: Pending, engine: int) -> int:
@@ -250,7 +268,12 @@ class Operations:
             self._settle(pending)
 
     def _settle(self, pending: Pending) -> None:
-        if pending.waiting or pending.client is None or pending.client.control is None:
+        if pending.waiting:
+            return
+        if pending.tell is not None:
+            pending.tell(next(iter(pending.failed.values()), ""))
+            return
+        if pending.client is None or pending.client.control is None:
             return
         if -1 in pending.failed:
             self._error(pending.client, pending.request, "refused", pending.failed[-1])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from clusterd.controller.connection import Connection
+    from clusterd.controller.doors import ClientDoor, EngineDoor
     from clusterd.core.wire.messages import SlotReport
     from clusterd.system.process import ProcessIdentity
 
@@ -32,6 +33,7 @@ class Client:
     __slots__ = (
         "control",
         "data",
+        "door",
         "handle",
         "has_spoken",
         "host",
@@ -56,6 +58,8 @@ class Client:
         self.uuid = uuid
         self.data: Connection | None = None
         self.control: Connection | None = None
+        # Set for one that speaks another protocol, and has no connection of ours.
+        self.door: ClientDoor | None = None
         # True once anything came under a session: from then on its uuid needs the token.
         self.has_spoken = False
         # Gets EnginesChanged; operators get AgentNotice and Drained too.
@@ -91,6 +95,7 @@ class Engine:
     __slots__ = (
         "agent",
         "connection",
+        "door",
         "engine_set",
         "functions",
         "has_spoken",
@@ -111,6 +116,8 @@ class Engine:
         self.id = wire_id
         self.uuid = uuid
         self.connection: Connection | None = None
+        # Set for one that speaks another protocol, and has no connection of ours.
+        self.door: EngineDoor | None = None
         self.has_spoken = False
         self.engine_set = ""
         self.slot = 0

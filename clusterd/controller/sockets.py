@@ -103,7 +103,7 @@ def bind_tcp(
             socket.curve_secretkey = secrets.curve_secret.encode()
         kept = secrets.ports.get(name)
         try:
-            port = _bind_one(socket, ip, [kept, *ports] if kept else ports or [0])
+            port = bind_one(socket, ip, [kept, *ports] if kept else ports or [0])
         except zmq.ZMQError as error:
             bound.close()
             wanted = (
@@ -167,7 +167,12 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], name: str, limits: Limits) 
     return socket
 
 
-def _bind_one(socket: zmq.Socket[bytes], ip: str, ports: Iterable[int]) -> int:
+def bind_one(socket: zmq.Socket[bytes], ip: str, ports: Iterable[int]) -> int:
+    """Bind to the first of these ports that is free, and return it (0: any).
+
+    Raises:
+        zmq.ZMQError: none is.
+    """
     last_error: zmq.ZMQError | None = None
     host = f"[{ip}]" if ":" in ip else ip
     for port in ports:

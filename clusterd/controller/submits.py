@@ -24,15 +24,19 @@ _KEY_OF_KIND = [bytes([kind]) for kind in range(256)]
 class Payload:
     """The request of one task, as it arrived."""
 
-    __slots__ = ("body", "client", "digests", "frames", "function", "kind")
+    __slots__ = ("body", "client", "digests", "frames", "function", "kind", "origin")
 
-    def __init__(self, message: Submit, client: int, frames: Sequence[Any], digests: Sequence[bytes]) -> None:
+    def __init__(
+        self, message: Submit, client: int, frames: Sequence[Any], digests: Sequence[bytes], origin: Any = None
+    ) -> None:
         self.kind = message.kind
         self.function = message.function
         self.body = message.body
         self.client = client
         self.frames = frames
         self.digests = digests
+        # What the door that it came through has to remember until the end; None natively.
+        self.origin = origin
 
 
 class Frames:

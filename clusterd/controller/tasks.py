@@ -16,7 +16,7 @@ from clusterd.controller.parking import Parked, Parking
 from clusterd.controller.submits import Frames, Payload, size_of, submitted
 from clusterd.core.model.task import Status
 from clusterd.core.scheduler import actions, events
-from clusterd.core.wire.messages import Failed, Function, Goodbye, NeedFunction, NotRun, Result, Submit
+from clusterd.core.wire.messages import Failed, Function, Goodbye, NeedFunction, NotRun, Published, Result, Submit
 from clusterd.errors import WireError
 from clusterd.system import fault
 
@@ -67,6 +67,8 @@ class Tasks:
         self._is_unsettled = False
         self._limits = limits
         self._recovery = recovery
+        # Takes what tasks of stock clients show while they run.
+        self.on_published: Callable[[Engine, Published, Sequence[Any], float], None] = _drop
 
     # --- from clients ---
 
@@ -132,6 +134,23 @@ class Tasks:
             self._perform(out, now)
             out.clear()
 
+    def accept(
+        self,
+        client: Client,
+        message: Submit,
+        frames: Sequence[Any],
+        event: events.TaskSubmitted,
+        origin: Any,
+        now: float,
+    ) -> None:
+        """Take a task that came through a door; `event` is what the scheduler is to be told of it.
+
+        One that is known already is not taken again: whoever sent it has its answer, or will.
+        """
+        if message.task not in self.payloads:
+            self.payloads[message.task] = Payload(message, client.handle, frames, (), origin)
+        self._handle(event, now)
+
     def _await_function(self, parked: Parked) -> None:
         digest, client = parked.message.function, parked.client
         if len(digest) != DIGEST_SIZE:
@@ -160,11 +179,12 @@ class Tasks:
         if client.data is not None:
             client.data.say(Failed(parked.message.task, 0, code, text), 64 + len(text))
 
-    def end(self, task: bytes) -> None:
-        """The task has ended: its request is not needed any more."""
+    def end(self, task: bytes) -> Payload | None:
+        """The task has ended: its request, which is not needed any more; None where there is none."""
         payload = self.payloads.pop(task, None)
         if payload is not None and payload.function:
             self.functions.release(payload.function)
+        return payload
 
     # --- from engines ---
 
@@ -197,6 +217,8 @@ class Tasks:
                     now,
                     out,
                 )
+            elif type(message) is Published:
+                self.on_published(engine, message, frames.take(message.frames)[0], now)
             elif type(message) is NotRun:
                 handle_into(events.TaskNotRun(message.task, engine.id, message.attempt), now, out)
             elif type(message) is NeedFunction:
@@ -356,3 +378,7 @@ class Tasks:
         if out:
             self._perform(out, now)
         return out
+
+
+def _drop(_engine: Engine, _message: Published, _frames: Sequence[Any], _now: float) -> None:
+    """Nobody listens."""

@@ -18,6 +18,11 @@ CLIENT_FILE: Final = "ipcontroller-client.json"
 ENGINE_FILE: Final = "ipcontroller-engine.json"
 
 
+def file_name(side: str, cluster_id: str = "") -> str:
+    """The name of a connection file. `side` is client or engine."""
+    return f"ipcontroller-{cluster_id}-{side}.json" if cluster_id else f"ipcontroller-{side}.json"
+
+
 class NativeEndpoints(Struct, omit_defaults=True):
     """Our part of a connection file.
 
@@ -54,12 +59,44 @@ class NativeEndpoints(Struct, omit_defaults=True):
         return not self.curve_serverkey and not self.data.startswith("unix://")
 
 
-class ConnectionFile(Struct, omit_defaults=True):
-    """One of the two files; the fields of ipyparallel's format that are set while no stock sockets exist, and ours."""
+class StockEndpoints(Struct):
+    """What stock ipyparallel reads: ports on `interface`, the key, and how messages are packed.
+
+    Each file has the ports of its side; `broadcast` is one port for clients and a list of them for engines. Readers demand every field.
+
+    Attributes:
+        interface: `tcp://ADDRESS`; readers replace a wildcard by `location`.
+        key: HMAC key as text; empty: nothing is signed.
+        curve_serverkey: Z85 public key of the controller, null where nothing is encrypted.
+        task_scheme: `pure` makes clients refuse dependencies, retries and targets.
+    """
+
+    interface: str
+    registration: int
+    control: int
+    mux: int
+    task: int
+    iopub: int
+    broadcast: int | list[int]
+    key: str
+    curve_serverkey: str | None = None
+    notification: int | None = None
+    task_scheme: str | None = None
+    hb_ping: int | None = None
+    hb_pong: int | None = None
+    # Never `orjson`, which jupyter_client of some years ago cannot import.
+    pack: str = "json"
+    unpack: str = "json"
+    signature_scheme: str = "hmac-sha256"
+
+
+class ConnectionFile(Struct):
+    """One of the two files: ipyparallel's fields, and ours under `clusterd`. `stock` is None where no stock sockets exist."""
 
     clusterd: NativeEndpoints
     location: str = ""
     ssh: str = ""
+    stock: StockEndpoints | None = None
 
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -85,6 +122,8 @@ def decode(data: bytes, source: str) -> ConnectionFile:
             hint="ipcontroller's files are read by ipyparallel.Client; clusterd.Client needs a clusterd controller.",
         )
     try:
+        if content.get("registration"):
+            content["stock"] = content
         found = msgspec.convert(content, ConnectionFile)
         found.clusterd.static_key  # noqa: B018 - a key that is not hex must fail here, with the name of the file
     except (msgspec.ValidationError, ValueError) as error:
@@ -99,4 +138,10 @@ def decode(data: bytes, source: str) -> ConnectionFile:
 
 def encode(content: ConnectionFile) -> bytes:
     """The bytes of a connection file, indented for people."""
-    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    fields: dict[str, Any] = {"location": content.location, "ssh": content.ssh}
+    if content.stock is not None:
+        stock = msgspec.to_builtins(content.stock)
+        # Of the other side's fields not even the names: only curve_serverkey may be null.
+        fields |= {name: value for name, value in stock.items() if value is not None or name == "curve_serverkey"}
+    fields["clusterd"] = content.clusterd
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"

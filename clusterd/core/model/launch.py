@@ -100,6 +100,9 @@ class ControllerSpec(Struct, frozen=True, kw_only=True):
         profile_dir: the state directory; connection files go to `security/` below it.
         runtime_dir: where identity file and Unix sockets go.
         log_dir: where it logs.
+        stock: sockets for stock ipyparallel: off, on, or curve (on, and encrypted).
+        ping: seconds between two heartbeats of a stock engine.
+        cluster_id: part of the names of the connection files, as ipyparallel has it; empty for none.
         format: SPEC_FORMAT of the writer.
         software: version of the writer, for messages.
     """
@@ -118,6 +121,10 @@ class ControllerSpec(Struct, frozen=True, kw_only=True):
     records: Records = Records()
     client_credit: ClientCredit = ClientCredit()
     max_message: int = 2 * 1024**3
+    stock: str = "off"
+    ping: float = 3.0
+    task_scheme: str = "leastload"
+    cluster_id: str = ""
     format: int = SPEC_FORMAT
     software: str = ""
 

@@ -212,7 +212,7 @@ class World:
             server.tells_of_ends = is_unix
         bound.servers.update(self.servers)
         self.counters = bound.counters
-        self.loop, self.endpoints = self.controller._assemble(bound, -1)
+        self.loop, self.endpoints = self.controller._assemble(bound, None, -1)
         self.loop.serve(self.endpoints)
         self.hub = self.loop._hub
         self.tasks = self.loop._tasks

@@ -1,0 +1,103 @@
+"""What all parts of the edge share: sockets, key, the controller's parts, and the way in for a message.
+
+Every message from outside passes `open`: taken apart, verified, taken once. What does not pass is counted, and ends there: a wrong
+signature gets no answer, as ipcontroller does it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from clusterd.core.wire import jupyter
+from clusterd.errors import AuthenticationError, WireError
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Sequence
+
+    from clusterd.controller.compat.sockets import StockSockets
+    from clusterd.controller.hub import Hub
+    from clusterd.controller.operations import Operations
+    from clusterd.controller.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+class Edge:
+    """Shared by `front`, `clients`, `engines` and `output`.
+
+    Args:
+        sockets: bound.
+        signer: has the key of the connection files.
+        hub, tasks, operations: the controller's parts.
+        ping: seconds between two heartbeats.
+        shut_down: ends the controller, with a reason.
+        counters: of what was dropped, by reason; for status.
+    """
+
+    def __init__(
+        self,
+        sockets: StockSockets,
+        signer: jupyter.Signer,
+        *,
+        hub: Hub,
+        tasks: Tasks,
+        operations: Operations,
+        ping: float,
+        shut_down: Callable[[str], None],
+        counters: Counter[str],
+    ) -> None:
+        self.sockets = sockets
+        self.signer = signer
+        self.hub = hub
+        self.tasks = tasks
+        self.operations = operations
+        self.ping = ping
+        self.shut_down = shut_down
+        self.counters = counters
+        # Session of messages that the controller makes itself.
+        self.session = secrets.token_hex(16)
+        self._prefix = f"{self.session}_{os.getpid()}_"
+        self._numbers = itertools.count()
+
+    def open(self, frames: Sequence[Any]) -> jupyter.Message | None:
+        """A message that may be acted on; None for one that may not, which is counted."""
+        try:
+            message = jupyter.split(frames)
+            self.signer.check(message)
+        except jupyter.Replayed:
+            self.counters["replayed"] += 1
+        except AuthenticationError:
+            self.counters["bad_mac"] += 1
+        except WireError as error:
+            self.drop(error)
+        else:
+            return message
+        return None
+
+    def drop(self, error: WireError) -> None:
+        """Count a message that makes no sense."""
+        self.counters["malformed"] += 1
+        log.debug("stock message dropped: %s", error)
+
+    def header(self, msg_type: str, now_wall: float, session: str = "") -> bytes:
+        """A header of the controller's own making; `session` where it speaks for one of our engines."""
+        return jupyter.json_of(
+            {
+                "msg_id": f"{self._prefix}{next(self._numbers)}",
+                "msg_type": msg_type,
+                "username": "clusterd",
+                "session": session or self.session,
+                "date": jupyter.date_of(now_wall),
+                "version": jupyter.VERSION,
+            }
+        )
+
+    def sealed(self, header: bytes, parent: bytes, metadata: bytes, content: bytes) -> list[bytes]:
+        """The frames of a message from the delimiter on, signed, without buffers."""
+        signature = self.signer.sign(header, parent, metadata, content)
+        return [jupyter.DELIMITER, signature, header, parent, metadata, content]

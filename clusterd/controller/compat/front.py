@@ -1,0 +1,55 @@
+"""The whole edge as the controller's loop sees it: descriptors to poll, a way in, and what time asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clusterd.controller.compat.clients import Clients
+from clusterd.controller.compat.engines import Engines
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from clusterd.controller.compat.edge import Edge
+
+
+class Front:
+    """All stock clients and engines of one controller.
+
+    Args:
+        edge: what its parts share.
+    """
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self.clients = Clients(edge)
+        self.engines = Engines(edge)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What to poll for reading."""
+        return self._edge.sockets.descriptors
+
+    @property
+    def has_more(self) -> bool:
+        """True while `receive` is to be called without sleeping before."""
+        return self._edge.sockets.has_more
+
+    def receive(self, readable: Container[int], now: float) -> None:
+        """Take what has arrived."""
+        self._edge.sockets.receive(readable, now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due."""
+        due = [at for at in (self.clients.next_deadline(), self.engines.next_deadline()) if at is not None]
+        return min(due, default=None)
+
+    def tick(self, now: float) -> None:
+        """Let time pass; called often."""
+        self.clients.tick(now)
+        self.engines.tick(now)
+
+    def close(self, now: float) -> None:
+        """Say goodbye to all. The sockets are closed by who bound them."""
+        self.clients.close(now)
+        self.engines.close(now)

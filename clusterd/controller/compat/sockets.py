@@ -1,0 +1,225 @@
+"""The ZeroMQ sockets that stock clients and engines connect to: bound, received from in bounded bursts, sent to without waiting.
+
+Their descriptors are edge-triggered (zmq_getsockopt(3), ZMQ_FD): readable means "something has happened", and both receiving and sending
+consume it. So a socket is read until it is empty, and one that was sent to is asked for its events before the loop sleeps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import zmq
+
+from clusterd.controller.sockets import bind_one
+from clusterd.core.model.connection import StockEndpoints
+from clusterd.errors import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+    from clusterd.controller.credentials import Secrets
+
+    Handler = Callable[[list[bytes], float], None]
+
+CLIENT_SIDE: Final = ("registration", "notification", "control", "mux", "task", "broadcast", "iopub")
+ENGINE_SIDE: Final = (
+    "control_engine",
+    "mux_engine",
+    "task_engine",
+    "broadcast_engine",
+    "iopub_engine",
+    "hb_ping",
+    "hb_pong",
+)
+# Read in this order: signs of life and control before work.
+READING_ORDER: Final = (
+    "hb_pong",
+    "registration",
+    "control",
+    "control_engine",
+    "iopub_engine",
+    "mux_engine",
+    "task_engine",
+    "broadcast_engine",
+    "mux",
+    "task",
+    "broadcast",
+    "iopub",
+)
+_KINDS: Final = {"notification": zmq.PUB, "hb_ping": zmq.PUB, "iopub": zmq.XPUB, "iopub_engine": zmq.SUB}
+BURST: Final = 64
+"""Messages of one socket in one turn."""
+MAX_REPLIES: Final = 1000
+"""Messages that ZeroMQ takes for one peer of a ROUTER beyond what the kernel takes. The sender keeps what is beyond."""
+MAX_PUBLISHED: Final = 50_000
+"""Messages of output that a client may leave unread: the bound on what a stopped one costs. A busy one is far from it."""
+
+
+class StockSockets:
+    """All of them.
+
+    Args:
+        context: the process's.
+        ip: an address of this host, or `*`.
+        ports: those that may be used; empty for any.
+        secrets: CURVE keys and kept ports (as `stock-NAME`); the ports bound are written back into it.
+        curve: the sockets are CURVE servers.
+
+    Raises:
+        LaunchError: no port is free, or the address is not of this host.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        ip: str,
+        ports: Sequence[int],
+        secrets: Secrets,
+        *,
+        curve: bool,
+    ) -> None:
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._fds: dict[str, int] = {}
+        # Names of sockets that may hold something although their descriptor does not say so.
+        self._pending: set[str] = set()
+        self._touched: set[str] = set()
+        self._ip = ip
+        self.ports: dict[str, int] = {}
+        try:
+            for name in (*CLIENT_SIDE, *ENGINE_SIDE):
+                self._bind(context, name, ports, secrets, curve=curve)
+        except LaunchError:
+            self.close()
+            raise
+
+    def _bind(
+        self, context: zmq.Context[zmq.Socket[bytes]], name: str, ports: Sequence[int], secrets: Secrets, *, curve: bool
+    ) -> None:
+        socket = self._sockets[name] = context.socket(_KINDS.get(name, zmq.ROUTER))
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, int(":" in self._ip))
+        socket.setsockopt(zmq.BACKLOG, 1024)
+        socket.setsockopt(zmq.RCVHWM, 0 if name == "iopub_engine" else 1000)
+        socket.setsockopt(zmq.SNDHWM, MAX_PUBLISHED if name in {"iopub", "notification"} else MAX_REPLIES)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 10)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        if socket.socket_type == zmq.ROUTER:
+            # Without it a message for a peer that is gone, or reads too slowly, vanishes silently.
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            # Engines have fixed identities: one that connects again takes the place of its dead connection.
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            # Fixed, and all different: an engine's one ROUTER talks to three of ours, also after we were started again.
+            socket.setsockopt(zmq.IDENTITY, f"clusterd-{name}".encode())
+        if name == "iopub_engine":
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if curve:
+            socket.curve_server = True
+            socket.curve_secretkey = secrets.curve_secret.encode()
+        kept = secrets.ports.get(f"stock-{name}")
+        try:
+            port = bind_one(socket, self._ip, [kept, *ports] if kept else ports or [0])
+        except zmq.ZMQError as error:
+            raise LaunchError(
+                f"cannot bind a port on {self._ip} for stock {name}: {error.strerror}",
+                hint="Another process holds it, or the address is not of this host: see `ss -ltnp` and `ip address`.",
+            ) from error
+        self.ports[name] = secrets.ports[f"stock-{name}"] = port
+        self._fds[name] = int(socket.getsockopt(zmq.FD))
+
+    def endpoints(self, side: str, key: str, curve_serverkey: str | None, task_scheme: str) -> StockEndpoints:
+        """What the connection file of one side (client, engine) says."""
+        ports = self.ports
+        host = f"[{self._ip}]" if ":" in self._ip else self._ip
+        if side == "client":
+            return StockEndpoints(
+                interface=f"tcp://{host}",
+                key=key,
+                curve_serverkey=curve_serverkey,
+                task_scheme=task_scheme,
+                registration=ports["registration"],
+                notification=ports["notification"],
+                control=ports["control"],
+                mux=ports["mux"],
+                task=ports["task"],
+                iopub=ports["iopub"],
+                broadcast=ports["broadcast"],
+            )
+        return StockEndpoints(
+            interface=f"tcp://{host}",
+            key=key,
+            curve_serverkey=curve_serverkey,
+            registration=ports["registration"],
+            control=ports["control_engine"],
+            mux=ports["mux_engine"],
+            task=ports["task_engine"],
+            iopub=ports["iopub_engine"],
+            broadcast=[ports["broadcast_engine"]],
+            hb_ping=ports["hb_ping"],
+            hb_pong=ports["hb_pong"],
+        )
+
+    def handle(self, name: str, handler: Handler) -> None:
+        """Have what arrives on a socket given to `handler(frames, now)`."""
+        self._handlers[name] = handler
+        self._pending.add(name)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What to poll for reading, of the sockets that have a handler."""
+        return [self._fds[name] for name in self._handlers]
+
+    @property
+    def has_more(self) -> bool:
+        """True while something may wait that no descriptor tells of: `receive` is to be called without sleeping."""
+        for name in self._touched:
+            if name in self._handlers and int(self._sockets[name].getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                self._pending.add(name)
+        self._touched.clear()
+        return bool(self._pending)
+
+    def receive(self, readable: Container[int], now: float) -> None:
+        """Hand out what has arrived: at most BURST messages of each socket."""
+        for name in READING_ORDER:
+            if name not in self._handlers or not (name in self._pending or self._fds[name] in readable):
+                continue
+            handler, socket = self._handlers[name], self._sockets[name]
+            self._pending.add(name)
+            for _ in range(BURST):
+                try:
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    self._pending.discard(name)
+                    break
+                handler(frames, now)
+
+    def send(self, name: str, frames: Sequence[Any]) -> bool:
+        """Send one message; False where the peer takes no more now.
+
+        Raises:
+            ConnectionError: the peer that its first frame names is not connected.
+        """
+        self._touched.add(name)
+        try:
+            self._sockets[name].send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            raise ConnectionError("no such peer is connected") from None
+        return True
+
+    def close(self) -> None:
+        """Close all."""
+        for socket in self._sockets.values():
+            socket.close(linger=0)
+        self._sockets.clear()
+
+    def flush_and_close(self, names: Iterable[str], milliseconds: int) -> None:
+        """Give last words on these sockets a moment to leave, then close all."""
+        for name in names:
+            self._sockets.pop(name).close(linger=milliseconds)
+        self.close()
