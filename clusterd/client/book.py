@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from clusterd.client import dependencies
+from clusterd.client import casts, dependencies
 from clusterd.client.functions import FunctionBook
 from clusterd.client.room import Room
 from clusterd.client.task import TaskFuture
@@ -63,8 +63,8 @@ class TaskBook:
         self.refusal: Callable[[], ClusterdError] | None = None
         # By task id: bytes that count against the credit. Only the I/O thread touches it.
         self.in_flight: dict[bytes, int] = {}
+        self.in_flight_bytes = 0
         self.room = Room()
-        self._in_flight_bytes = 0
         # Functions that the present connection has carried.
         self._told: set[bytes] = set()
         self._lock = threading.Lock()
@@ -134,6 +134,38 @@ class TaskBook:
                 alarm.ring()
         return future
 
+    def broadcast(
+        self,
+        kind: int,
+        function: PackedFunction | None,
+        targets: Sequence[int],
+        packed: Packed,
+        options: TaskOptions | None,
+        *,
+        parent: Parent,
+        convert: Callable[[TaskFuture, Any], Any] | None = None,
+    ) -> list[TaskFuture]:
+        """Take one and the same task for each of several engines; otherwise as `submit`."""
+        body, frames = packed
+        cost = len(body) + (self._measure(frames) if frames else 0)
+        digest = b"" if function is None else function.digest
+        futures = casts.members(self._owner, len(targets), cost, frames, function, parent, convert)
+        room = self.room
+        if room.is_full:
+            room.wait(lambda: self.refusal is not None)
+        with self._lock:
+            if self.refusal is not None:
+                raise self.refusal()
+            for target, future in zip(targets, futures, strict=True):
+                self._number = number = self._number + 1
+                task = future._id = self._prefix + number.to_bytes(8, "big")
+                future._submit = Submit(task, kind, digest, target, body, len(frames), options)
+                self.queue.append(future)
+                room.enter(future._cost)
+                self.pending[task] = future
+        self._alarm.ring()
+        return futures
+
     def renew_lock(self) -> None:
         """In a forked child: a lock that no vanished thread holds."""
         self._lock = threading.Lock()
@@ -169,7 +201,7 @@ class TaskBook:
         return (
             not self._is_throttled
             and len(self.in_flight) < limits.max_tasks
-            and self._in_flight_bytes + cost <= limits.max_task_bytes
+            and self.in_flight_bytes + cost <= limits.max_task_bytes
         )
 
     def pump(self, link: Link) -> None:
@@ -191,7 +223,7 @@ class TaskBook:
                         future._fail(error)
             fault.point("client.submit.after_send")
 
-    def _next_batch(self) -> tuple[list[TaskFuture], list[Any], list[Any]]:
+    def _next_batch(self) -> tuple[list[TaskFuture], list[Any], list[Any]]:  # noqa: C901, PLR0915 - calls would cost more
         queue, in_flight, limits, told = self.queue, self.in_flight, self.limits, self._told
         batch: list[TaskFuture] = []
         messages: list[Any] = []
@@ -216,9 +248,6 @@ class TaskBook:
                 or (frames and (payload_size > _BATCH_PAYLOAD_BYTES or len(payload) + frames > limits.max_frames))
             ):
                 break
-            queue.popleft()
-            left += 1
-            left_bytes += cost
             if future._waits_for:
                 dependencies.leave_out_unsent(submit, future._waits_for)
             if is_new and function is not None:
@@ -228,12 +257,29 @@ class TaskBook:
             if future._frames:
                 payload.extend(future._frames)
                 payload_size += cost
-            messages.append(submit)
-            batch.append(future)
+            if future._cast is None:
+                queue.popleft()
+                left += 1
+                left_bytes += cost
+                messages.append(submit)
+                batch.append(future)
+                future._is_sent = True
+                in_flight[submit.task] = cost
+                self.in_flight_bytes += cost
+            else:
+                taken = casts.head(self)
+                messages.append(casts.message(submit, taken))
+                batch += taken
+                length += casts.TARGET_BYTES * len(taken)
+                payload_size += cost * (len(taken) - 1)
+                for one in taken:
+                    queue.popleft()
+                    one._is_sent = True
+                    in_flight[one._id] = cost
+                left += len(taken)
+                left_bytes += cost * len(taken)
+                self.in_flight_bytes += cost * len(taken)
             size += length
-            future._is_sent = True
-            in_flight[submit.task] = cost
-            self._in_flight_bytes += cost
         if left:
             self.room.leave(left, left_bytes)
         return batch, messages, payload
@@ -249,7 +295,7 @@ class TaskBook:
                 frames: Sequence[Any] = ()
                 if message.frames:
                     frames = payload[at : at + message.frames]
-                self._in_flight_bytes -= self.in_flight.pop(message.task, 0)
+                self.in_flight_bytes -= self.in_flight.pop(message.task, 0)
                 future = self.pending.pop(message.task, None)
                 if future is not None:
                     if digests and message.frames:
@@ -294,7 +340,7 @@ class TaskBook:
         self.room.enter(future._cost)
 
     def _release(self, task: bytes) -> None:
-        self._in_flight_bytes -= self.in_flight.pop(task, 0)
+        self.in_flight_bytes -= self.in_flight.pop(task, 0)
 
     def disconnected(self) -> None:
         """The connection is gone: all that it carried and that has no answer is sent again on the next one."""
@@ -307,7 +353,7 @@ class TaskBook:
                     dependencies.tell_anew(future._submit, future._waits_for)
                     self._put_back(future)
         self.in_flight.clear()
-        self._in_flight_bytes = 0
+        self.in_flight_bytes = 0
         self._is_throttled = False
 
     def end_all(self, error: Callable[[], ClusterdError], *, is_final: bool) -> int:
@@ -322,6 +368,6 @@ class TaskBook:
                 future._fail(error())
                 count += 1
         self.in_flight.clear()
-        self._in_flight_bytes = 0
+        self.in_flight_bytes = 0
         self.room.wake()
         return count

@@ -87,13 +87,24 @@ class DirectView(View):
         """One task on each engine: the same for all (one pair), or a list with each one's own."""
         ids, options = self.targets, self._options().message()
         connection = self.client._connection  # noqa: SLF001
-        parts: Sequence[Packed] = packed if isinstance(packed, list) else [packed] * len(ids)  # type: ignore[list-item]
         if self._is_single:
-            return connection.tasks.submit(kind, function, ids[0], parts[0], options, convert=convert)
+            part = packed[0] if isinstance(packed, list) else packed
+            return connection.tasks.submit(kind, function, ids[0], part, options, convert=convert)  # type: ignore[arg-type]
         together = AggregateFuture(connection, ids, gather)
-        for engine, part in zip(ids, parts, strict=True):
-            together._add(  # noqa: SLF001
-                connection.tasks.submit(kind, function, engine, part, options, parent=together, convert=convert)
+        if isinstance(packed, list):
+            for engine, part in zip(ids, packed, strict=True):
+                together._add(  # noqa: SLF001
+                    connection.tasks.submit(kind, function, engine, part, options, parent=together, convert=convert)
+                )
+        else:
+            together.tasks = connection.tasks.broadcast(
+                kind,
+                function,
+                ids,
+                packed,  # type: ignore[arg-type]
+                options,
+                parent=together,
+                convert=convert,
             )
         together._complete()  # noqa: SLF001
         return together

@@ -62,6 +62,8 @@ class TaskFuture(LightFuture):
     _convert: Callable[[TaskFuture, Any], Any] | None = None
     # What it was told to wait for, as far as this client knows it.
     _waits_for: Sequence[TaskFuture] = ()
+    # One object for all tasks of a call on several engines, whose payload is sent once.
+    _cast: object | None = None
     # The items of a map that it runs.
     _span: range = range(0)
     _id: bytes = b""

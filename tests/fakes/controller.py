@@ -48,7 +48,8 @@ class FakeController:
         is_holding: keep what is submitted, answer with `release`.
         is_silent: read, and answer nothing.
         held: tasks that were submitted and not run: (peer, Submit, frames).
-        submits: every Submit that came, in order.
+        submits: every Submit that came, in order, with those that came in a Broadcast.
+        broadcasts: every Broadcast that came.
         functions: digests of every Function that came, in order.
         forgotten: digests to ask for again with NeedFunction.
     """
@@ -57,7 +58,7 @@ class FakeController:
         self.directory = Path(directory)
         self.key = os.urandom(32)
         self.secret = os.urandom(32)
-        self.limits = limits or m.Limits()
+        self.limits = limits or m.Limits(max_targets=1000)
         self.file = self.directory / connection.CLIENT_FILE
         self.incarnation = b""
         self.engines = {}
@@ -65,6 +66,7 @@ class FakeController:
         self.namespaces = {}
         self.is_holding = self.is_silent = False
         self.held, self.submits, self.functions, self.waiting = [], [], [], []
+        self.broadcasts = []
         self.overloads = 0
         self.known = {}
         self.requests = []
@@ -253,6 +255,7 @@ class FakeController:
             m.AttachClient: self._attach,
             m.Function: self._function,
             m.Submit: self._submit,
+            m.Broadcast: self._broadcast,
             m.Ping: lambda peer, _message, _frames: self._say(peer, m.Pong()),
             m.Goodbye: self._goodbye,
         }.get(type(message), self._request)
@@ -286,6 +289,12 @@ class FakeController:
             self.held.append((peer, message, frames))
         else:
             self._execute(peer, message, frames)
+
+    def _broadcast(self, peer, message, frames):
+        self.broadcasts.append(message)
+        for task, target in zip(message.tasks, message.targets, strict=True):
+            rest = (message.kind, message.function, target, message.body, message.frames, message.options)
+            self._submit(peer, m.Submit(task, *rest, message.is_offered_again), frames)
 
     def _execute(self, peer, message, frames):
         target = message.target

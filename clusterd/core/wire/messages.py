@@ -59,7 +59,7 @@ class Message(Struct, array_like=True, gc=False):
 
 
 class Limits(Message):
-    """What the controller takes. Sizes in bytes, `ping_interval` in seconds."""
+    """What the controller takes. Sizes in bytes, `ping_interval` in seconds; `max_targets` of a Broadcast, 0: it knows none."""
 
     max_message: int = 2 * 1024**3
     max_header: int = 16 * 1024**2
@@ -68,6 +68,7 @@ class Limits(Message):
     max_tasks: int = 20_000
     max_task_bytes: int = 64 * 1024**2
     ping_interval: float = 1.0
+    max_targets: int = 0
 
 
 class Hello(Message, tag=1):
@@ -322,6 +323,19 @@ class Published(Message, tag=28):
     content: bytes
     metadata: bytes = b"{}"
     frames: Count = 0
+
+
+class Broadcast(Message, tag=29):
+    """The same task for several engines, with the payload sent once: what a Submit for each pair of task and target would be."""
+
+    tasks: Annotated[list[TaskId], Meta(min_length=1, max_length=65_536)]
+    targets: WireIds
+    kind: Kind
+    function: DigestOrNone
+    body: bytes
+    frames: Count = 0
+    options: TaskOptions | None = None
+    is_offered_again: bool = False
 
 
 # --- control of clients ----------------------------------------------------------------------------------------------
@@ -603,7 +617,7 @@ class Goodbye(Message, tag=79):
 
 HandshakeUp: TypeAlias = Hello
 HandshakeDown: TypeAlias = Welcome | Refuse | Reset
-ClientDataUp: TypeAlias = AttachClient | Function | Submit | Goodbye
+ClientDataUp: TypeAlias = AttachClient | Function | Submit | Broadcast | Goodbye
 ClientDataDown: TypeAlias = Attached | Refuse | NeedFunction | Deliver | Failed | Goodbye
 ClientControlUp: TypeAlias = (
     AttachClient

@@ -153,7 +153,7 @@ def test_the_credit_in_bytes_is_kept(view, controller):
     assert [future.result(10) for future in futures] == [30_000] * 10
     # Larger than the credit: it goes alone.
     assert big.result(10) == 500_000
-    assert tasks._in_flight_bytes == 0
+    assert tasks.in_flight_bytes == 0
     assert (tasks.pending, tasks.in_flight, len(tasks.queue)) == ({}, {}, 0)
 
 
