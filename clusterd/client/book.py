@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.client import casts, dependencies
 from clusterd.client.functions import FunctionBook
 from clusterd.client.room import Room
-from clusterd.client.task import TaskFuture
+from clusterd.client.task import TaskFuture, forgotten
 from clusterd.core.wire.frames import BATCH_HEADER_BYTES
 from clusterd.core.wire.messages import Deliver, Failed, Limits, NeedFunction, Submit
 from clusterd.core.wire.session import check_payload
@@ -157,14 +157,33 @@ class TaskBook:
             if self.refusal is not None:
                 raise self.refusal()
             for target, future in zip(targets, futures, strict=True):
-                self._number = number = self._number + 1
-                task = future._id = self._prefix + number.to_bytes(8, "big")
+                task = future._id = self.next_id()
                 future._submit = Submit(task, kind, digest, target, body, len(frames), options)
                 self.queue.append(future)
                 room.enter(future._cost)
                 self.pending[task] = future
         self._alarm.ring()
         return futures
+
+    def next_id(self) -> bytes:
+        """A new task's id; callers hold the lock."""
+        self._number = number = self._number + 1
+        return self._prefix + number.to_bytes(8, "big")
+
+    def expect(self, futures: Iterable[TaskFuture]) -> None:
+        """Give ids to futures whose tasks others submit, and take their ends in."""
+        with self._lock:
+            if self.refusal is not None:
+                raise self.refusal()
+            for future in futures:
+                future._id = self.next_id()
+                self.pending[future._id] = future
+
+    def withdraw(self, futures: Iterable[TaskFuture], error: BaseException) -> None:
+        """End what has not ended otherwise."""
+        for future in futures:
+            if self.pending.pop(future._id, None) is not None:
+                future._fail(error)
 
     def renew_lock(self) -> None:
         """In a forked child: a lock that no vanished thread holds."""
@@ -325,7 +344,10 @@ class TaskBook:
         future = self.pending.get(message.task)
         if future is None:
             return
-        if message.code == "overloaded":
+        if message.code == "malformed" and future._submit is not None and future._submit.is_offered_again:
+            # The id is that of a client that the controller has forgotten: of this one, before it was away for so long.
+            message = forgotten(message)
+        if message.code == "overloaded" and future._submit is not None:
             # It was over the credit: it waits here until something has ended.
             self._is_throttled = bool(self.in_flight)
             with self._lock:

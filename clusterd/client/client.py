@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from clusterd.client import discovery
+from clusterd.client.asking import Asking
 from clusterd.client.connection import Connection
 from clusterd.client.direct import DirectView
 from clusterd.client.executor import ClusterExecutor
@@ -14,8 +15,7 @@ from clusterd.client.options import check_label
 from clusterd.client.progress import Progress
 from clusterd.client.task import TaskFuture
 from clusterd.client.view import LoadBalancedView
-from clusterd.core.wire import messages as m
-from clusterd.errors import ClusterdError, ControllerLost
+from clusterd.errors import ControllerLost
 
 if TYPE_CHECKING:
     import os
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 # A controller that is being restarted is back within this; one that is not there at all should not cost the whole timeout.
 GRACE = 1.0
-REQUEST_TIMEOUT = 30.0
 
 
-class Client:
+class Client(Asking):
     """A connection to one cluster; thread-safe, to be closed (`with`, or `close`).
 
     Args:
@@ -229,39 +228,6 @@ class Client:
             is_cancelling=False,
         )
 
-    def queue_status(self, targets: Any = None) -> dict[str, Any]:
-        """What waits and runs: {"engines": {id: {"queued", "running", "prefetched", "completed"}}, "unassigned", "clients"}."""
-        engines = None if targets is None else self._select(targets)[0]
-        status: dict[str, Any] = self._ask(m.QueueStatus, engines)
-        return status
-
-    # --- commands ---
-
-    def interrupt(self, targets: Any = "all") -> list[int]:
-        """Raise KeyboardInterrupt in what the engines run. Returns the ids that were reached."""
-        return self._command(targets, "interrupt")
-
-    def stop(self, targets: Any) -> list[int]:
-        """End engines politely. Their slots are filled again unless the set is scaled down (`clusterctl scale`)."""
-        return self._command(targets, "stop")
-
-    def kill(self, targets: Any) -> list[int]:
-        """End engines at once."""
-        return self._command(targets, "kill")
-
-    def restart(self, targets: Any) -> list[int]:
-        """End engines and have new ones, with new ids, in their place."""
-        return self._command(targets, "restart")
-
-    def _command(self, targets: Any, command: str) -> list[int]:
-        engines = self._select(targets)[0]
-        answer = self._ask(m.EngineCommand, engines, command)
-        failed = answer.get("failed", {})
-        if failed:
-            reasons = "; ".join(f"engine {engine}: {reason}" for engine, reason in sorted(failed.items()))
-            raise ClusterdError(f"{command} failed for {len(failed)} of {len(engines)} engines: {reasons}")
-        return sorted(int(engine) for engine in answer.get("done", []))
-
     # --- the end ---
 
     def close(self) -> None:
@@ -304,18 +270,6 @@ class Client:
         refusal = self._connection.tasks.refusal
         if refusal is not None:
             raise refusal()
-
-    def _ask(self, kind: Callable[..., Any], *fields: Any) -> Any:
-        if self._connection.is_turning:
-            raise RuntimeError("a callback of a client cannot wait for the controller's answer: use a thread")
-        answer = self._connection.requests.ask(kind, *fields)
-        try:
-            return answer.result(REQUEST_TIMEOUT)
-        except TimeoutError:
-            answer.cancel()
-            raise ControllerLost(
-                f"the controller did not answer {kind.__name__} within {REQUEST_TIMEOUT:g} s"
-            ) from None
 
 
 def _await_listener(endpoints: Any, deadline: float) -> None:

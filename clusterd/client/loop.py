@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from clusterd.client import reruns
 from clusterd.client.patience import Patience
 from clusterd.core.wire import messages as m
 from clusterd.errors import ClusterdError, ControllerLost
@@ -235,6 +236,8 @@ class Loop:
                 self._tasks.receive(event, self._data)
             case Up():
                 self._tasks.limits = event.welcome.limits
+                if event.is_new_controller or not event.attached.is_resumed:
+                    reruns.end_lost(self._tasks)
                 self._attached(event)
             case Down():
                 self._tasks.disconnected()

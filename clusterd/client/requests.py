@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clusterd.core.wire import messages as m
-from clusterd.errors import ClusterdError, ControllerLost
+from clusterd.errors import BadQuery, ClusterdError, ControllerLost, NoRecords, UnknownTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from clusterd.client.wake import Alarm
     from clusterd.link import Link
 
-_REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines)
+_REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines, m.QueryTasks)
+# By code of an ErrorReply; all other codes are told by a plain ClusterdError.
+_CLASSES: Final[dict[str, type[ClusterdError]]] = {cls.code: cls for cls in (BadQuery, NoRecords)}
 
 
 class _Open(NamedTuple):
@@ -86,9 +88,7 @@ class Requests:
         if type(message) is m.Reply:
             self._finish(message.request, message.value, None)
         elif type(message) is m.ErrorReply:
-            error = ClusterdError(message.message, hint=message.hint)
-            error.code = message.code
-            self._finish(message.request, None, error)
+            self._finish(message.request, None, _error_of(message))
 
     def disconnected(self, reason: str) -> None:
         """Ask again, or tell that it is not known."""
@@ -121,6 +121,14 @@ class Requests:
         request = self._sent.pop(number, None)
         if request is not None:
             _set(request.answer, value, error)
+
+
+def _error_of(message: m.ErrorReply) -> ClusterdError:
+    if message.code == UnknownTask.code:
+        return UnknownTask(message.message.removeprefix("no record of task "))
+    error = _CLASSES.get(message.code, ClusterdError)(message.message, hint=message.hint)
+    error.code = message.code
+    return error
 
 
 def _set(answer: Future[Any], value: Any, error: ClusterdError | None) -> None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _CLASSES: Final[dict[str, type[ClusterdError]]] = {
     cls.code: cls
     for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, TaskError) and cls is not errors.CompositeError
+    if isinstance(cls, type)
+    and issubclass(cls, (TaskError, errors.ControllerLost))
+    and cls is not errors.CompositeError
 }
 
 
@@ -216,9 +218,18 @@ class TaskFuture(LightFuture):
         return f"task {self._id.hex()}"
 
 
+def forgotten(answer: Failed) -> Failed:
+    """What is said for "this id is another client's" where that client is this one, before the controller forgot it."""
+    text = (
+        "the controller has given this client up, which was away for minutes, and with it this task: it may have run or not, "
+        "and its result was dropped"
+    )
+    return Failed(answer.task, 0, errors.ControllerLost.code, text, "Submit it anew, if it may run twice.")
+
+
 def _failed(answer: Failed) -> ClusterdError:
     cls = _CLASSES.get(answer.code)
-    error = (cls or TaskError)(answer.message, hint=answer.hint)
+    error: ClusterdError = (cls or TaskError)(answer.message, hint=answer.hint)
     if cls is None:
         error.code = answer.code
     return error
