@@ -44,6 +44,7 @@ BY_ERROR: dict[str, int] = {
     "too_large": REFUSED,
     "locked": REFUSED,
     "launch": REFUSED,
+    "connection_file": REFUSED,
     "controller_lost": REFUSED,
     "not_converged": NOT_CONVERGED,
     "profile": PROFILE,

@@ -35,7 +35,7 @@ VERBS: dict[str, str] = {
     "events": "Show what happened, as the daemon saw it.",
     "watch": "Follow the state of the cluster.",
     "reload": "Read the profile again; a wrong one changes nothing.",
-    "connect": "Print how to connect from Python.",
+    "connect": "Print how to connect from Python; let ipyparallel find the cluster.",
     "profile": "List, show, check and create profiles.",
     "help": "Explain a topic: exit-codes.",
 }

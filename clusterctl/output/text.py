@@ -60,12 +60,22 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             for name, entry in status["engine_sets"].items()
         ),
     ]
+    rows += [(name, str(count), "not of the profile") for name, count in status.get("other_engines", {}).items()]
     if tasks := status.get("tasks"):
         queued = tasks["queued"] + tasks["waiting"]
         busy = tasks["running"] + tasks["prefetched"]
         rows.append(("tasks", f"{queued} queued", f"{busy} on engines, {tasks['completed']} done; {_clients(status)}"))
+    if (stock := status.get("stock")) and stock["served"]:
+        rows.append(("ipython", "off" if stock["served"] == "off" else "served", _client_file(stock)))
     lines = [head, *(f"  {line}" for line in columns(rows))]
     return lines + [f"  warning: {warning}" for warning in status.get("warnings", [])]
+
+
+def _client_file(stock: dict[str, Any]) -> str:
+    if stock["served"] == "off":
+        return "stock clients are not served: controller.stock of the profile"
+    file = f"client file {stock['ipython_file'] or stock['client_file']}"
+    return f"encrypted; {file}" if stock["served"] == "curve" else file
 
 
 def _controller(controller: dict[str, Any]) -> str:

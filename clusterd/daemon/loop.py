@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.control.server import ControlServer
 from clusterd.core.model import connection as connection_file
+from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import events, settings
 from clusterd.core.supervisor.view import view
+from clusterd.daemon.connecting import Publisher
 from clusterd.daemon.controller_link import ControllerLink
 from clusterd.daemon.operator import Operator
 from clusterd.daemon.reaping import reap
@@ -47,6 +49,7 @@ class Daemon:
     Attributes:
         ends_on_stop: `clusterctl start` began it, so `stop` ends it.
         warnings: what people should know, for `status`.
+        publisher: keeps the client file in the IPython directory, where the profile wants it.
     """
 
     def __init__(self, begun: Begun) -> None:
@@ -55,6 +58,7 @@ class Daemon:
         # It ends as soon as nothing runs any more.
         self._is_ending = False
         self.roster = Roster()
+        self.publisher = Publisher(self.places, self.story)
         self._begun = begun
         self._processes, self._effects = begun.processes, begun.effects
         self._loop = asyncio.get_running_loop()
@@ -142,8 +146,11 @@ class Daemon:
             self._manager.ready()
         told = ", ".join(change.path for change in changes) or "nothing has changed"
         self.story.tell("reloaded", f"reloaded {self.profile.path}: {told}")
+        self.publisher.look_again()
         if changes:
             self.feed(events.ProfileChanged(settings.from_profile(self.profile.profile)))
+        else:
+            self._after()
         return changes
 
     async def refresh_engines(self) -> None:
@@ -178,9 +185,15 @@ class Daemon:
         if deadline is not None:
             self._timer = self._loop.call_at(deadline, self.feed, events.TimePassed())
         self._tell_state()
+        self._publish()
         if self._is_ending and is_idle(self.driver.supervisor):
             self.story.tell("ends", "nothing runs any more: the daemon ends")
             self._end.set()
+
+    def _publish(self) -> None:
+        state = self.driver.supervisor.state
+        is_wanted = state.is_wanted or bool(state.of_unit(CONTROLLER))
+        self.publisher.follow(self.profile.profile.publish, is_up=self.link.is_up, is_wanted=is_wanted)
 
     def _tell_state(self) -> None:
         """Note when the cluster becomes, or ceases to be, as it is wished."""

@@ -11,10 +11,10 @@ import os
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from clusterd import __version__
-from clusterd.core.model import connection as connection_file
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import events
 from clusterd.core.wire.messages import ControllerStatus
+from clusterd.daemon.connecting import connection_of
 from clusterd.daemon.engine_commands import command_engines
 from clusterd.daemon.logs import LogFiles, sources_of
 from clusterd.daemon.profiles import EFFECTS
@@ -86,6 +86,7 @@ class Service:
             "seq": number,
             "tasks": about.get("tasks"),
             "clients": None if not about else len([c for c in about["clients"] if not c["is_operator"]]),
+            "stock": self._stock(),
             "warnings": self._warnings(),
             "daemon": {
                 "pid": os.getpid(),
@@ -110,23 +111,8 @@ class Service:
 
     def connection(self) -> dict[str, Any]:
         """The connection files."""
-        places = self._daemon.places
-        file = places.security / connection_file.CLIENT_FILE
-        url = ""
-        # Not written yet, or just being replaced: is_ready says so.
-        with contextlib.suppress(OSError, ClusterdError):
-            url = connection_file.decode(file.read_bytes(), str(file)).clusterd.data
-        state = self._view()["controller"]["state"]
-        return {
-            "profile": self.name,
-            "profile_dir": str(places.state),
-            "client_file": str(file),
-            "engine_file": str(places.security / connection_file.ENGINE_FILE),
-            "controller": state,
-            "url": url,
-            "is_ready": bool(url) and state == "running",
-            "is_local_only": url.startswith("unix:") or "//127." in url,
-        }
+        daemon = self._daemon
+        return connection_of(daemon.places, self._view()["controller"]["state"], daemon.publisher.file)
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
         """Lines of log files; of the daemon from memory where its log goes elsewhere (systemd's journal, a terminal)."""
@@ -234,6 +220,10 @@ class Service:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def _stock(self) -> dict[str, Any]:
+        told = self.connection()
+        return {"served": told["stock"], "client_file": told["client_file"], "ipython_file": told["ipython_file"]}
+
     def _warnings(self) -> list[str]:
         daemon = self._daemon
         found = list(daemon.warnings)
@@ -241,6 +231,8 @@ class Service:
             found.append(daemon.profile.problem)
         for notice in daemon.roster.agents.values():
             found += [f"{notice.engine_set}: {warning}" for warning in notice.warnings]
+        if daemon.publisher.problem:
+            found.append(f"publish: {daemon.publisher.problem}")
         if daemon.driver.broken is not None:
             found.append(f"the journal cannot be written: {daemon.driver.broken.message}")
         return list(dict.fromkeys(found))

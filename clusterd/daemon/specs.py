@@ -40,8 +40,15 @@ def controller_spec(profile: Profile, places: Places, launch: str) -> Controller
         records=section.records,
         client_credit=section.client_credit,
         max_message=section.max_message,
+        stock=section.stock or ("curve" if places.is_service or not _is_loopback(section.ip) else "on"),
+        task_scheme=section.task_scheme,
+        ping=section.ping,
         software=f"clusterd {__version__}",
     )
+
+
+def _is_loopback(ip: str) -> bool:
+    return ip in {"localhost", "::1"} or ip.startswith("127.")
 
 
 def agent_spec(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.core.model.ids import CONTROLLER, format_slot
 from clusterd.core.supervisor.view import view
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from clusterd.core.model.launch import ProcessIdentity
     from clusterd.core.supervisor.machine import Supervisor
     from clusterd.core.supervisor.view import LaunchView, UnitView
-    from clusterd.core.wire.messages import SlotReport
+    from clusterd.core.wire.messages import EngineInfo, SlotReport
     from clusterd.daemon.roster import Roster
 
 __all__ = ["cluster_status", "engine_list", "is_idle"]
+
+_UUID_BYTES: Final = 16
 
 
 def is_idle(supervisor: Supervisor) -> bool:
@@ -58,11 +60,12 @@ def cluster_status(
         "is_stuck": is_wanted and bool(waiting) and all(entry["is_stuck"] for entry in waiting),
         "controller": controller,
         "engine_sets": sets,
+        "other_engines": _others(supervisor, roster),
     }
 
 
 def engine_list(supervisor: Supervisor, roster: Roster) -> list[dict[str, Any]]:
-    """Return each slot that is wanted or occupied, and what is in it."""
+    """Return each slot that is wanted or occupied, and what is in it; then the engines that are in no set of the profile."""
     entries = []
     for unit in supervisor.sets():
         wish = supervisor.state.desired.get(unit)
@@ -86,17 +89,42 @@ def engine_list(supervisor: Supervisor, roster: Roster) -> list[dict[str, Any]]:
                 "uuid": None,
             }
             if engine is not None:
-                entry |= {
-                    "id": engine.id,
-                    "state": engine.state,
-                    "pid": engine.pid,
-                    "host": engine.host,
-                    "python": engine.python,
-                    "since": engine.started_at or None,
-                    "uuid": engine.uuid.hex(),
-                }
+                entry |= _registered(engine)
             entries.append(entry)
+    known = set(supervisor.sets())
+    others = [engine for engine in roster.engines.values() if engine.engine_set not in known]
+    entries += [
+        {
+            "engine": format_slot(engine.engine_set, engine.slot) if engine.engine_set else f"id:{engine.id}",
+            "set": engine.engine_set,
+            "slot": engine.slot,
+            "reason": "",
+            "restarts": 0,
+            **_registered(engine),
+        }
+        for engine in sorted(others, key=lambda engine: (engine.engine_set, engine.id))
+    ]
     return entries
+
+
+def _registered(engine: EngineInfo) -> dict[str, Any]:
+    return {
+        "id": engine.id,
+        "state": engine.state,
+        "pid": engine.pid or None,
+        "host": engine.host or None,
+        "python": engine.python or None,
+        "since": engine.started_at or None,
+        # A stock engine names itself, in text.
+        "uuid": engine.uuid.hex() if len(engine.uuid) == _UUID_BYTES else engine.uuid.decode(errors="replace"),
+    }
+
+
+def _others(supervisor: Supervisor, roster: Roster) -> dict[str, int]:
+    """Count, by set, the engines that no profile speaks of: stock ones, and those that somebody started by hand."""
+    known = set(supervisor.sets())
+    names = [engine.engine_set for engine in roster.engines.values() if engine.engine_set not in known]
+    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def _controller(supervisor: Supervisor, seen: UnitView, link_problem: str) -> dict[str, Any]:

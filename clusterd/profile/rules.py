@@ -15,6 +15,8 @@ __all__ = ["Breach", "breaches"]
 
 # Two connections, data and control, for clients and for engines each.
 _PORTS_NEEDED = 4
+# What ipyparallel's connection files have ports for, seven for clients and seven for engines.
+_STOCK_PORTS = 14
 
 _Path = tuple[str | int, ...]
 
@@ -41,8 +43,14 @@ def breaches(profile: Profile) -> Iterator[Breach]:
             yield Breach(
                 path, f"{controller.ports} is not a range of ports", "ports are 1 to 65535, the lower one first"
             )
-        elif last - first + 1 < _PORTS_NEEDED:
-            yield Breach(path, f"{controller.ports} has too few ports", f"a controller needs {_PORTS_NEEDED}")
+        elif last - first + 1 < (needed := _PORTS_NEEDED + (_STOCK_PORTS if controller.stock != "off" else 0)):
+            hint = f"a controller needs {needed}"
+            if controller.stock != "off":
+                hint += f", or {_PORTS_NEEDED} with stock: off"
+            yield Breach(path, f"{controller.ports} has too few ports", hint, others=(("controller", "stock"),))
+    if profile.publish is not None and controller.stock == "off":
+        message = "its clients are not served: controller.stock is off"
+        yield Breach(("publish",), message, "set that to on or curve", others=(("controller", "stock"),))
     yield from _backoff(("controller", "restart"), controller.restart)
     for name, engine_set in profile.engine_sets.items():
         yield from _engine_set(("engine_sets", name), name, engine_set)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clusterd.publish.ipython import Owner, owner_of, place, publish, withdraw
+from clusterd.publish.ipython import Owner, owner_of, place, publish, publish_file, withdraw
 
-__all__ = ["Owner", "owner_of", "place", "publish", "withdraw"]
+__all__ = ["Owner", "owner_of", "place", "publish", "publish_file", "withdraw"]

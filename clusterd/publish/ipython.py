@@ -20,7 +20,7 @@ from clusterd.errors import ConnectionFileError
 from clusterd.system import files
 from clusterd.system.paths import host_id
 
-__all__ = ["Owner", "owner_of", "place", "publish", "withdraw"]
+__all__ = ["Owner", "owner_of", "place", "publish", "publish_file", "withdraw"]
 
 _PATIENCE = 0.5
 """Seconds that a connection to a port may take: the question is whether anybody listens, on a host that is near."""
@@ -115,6 +115,17 @@ def publish(content: bytes, source: str, target: Path, *, is_forced: bool = Fals
     files.private_directory(target.parent)
     files.atomic_write(target, content, durable=False)
     return True
+
+
+def publish_file(source: Path, target: Path, *, is_forced: bool = False) -> bool:
+    """Do the same with the client file at `source`, which nobody else may be able to read.
+
+    Raises:
+        ConnectionFileError: as above.
+        NotPrivate: as above, or others can read the file.
+        OSError: it cannot be read, or not be written.
+    """
+    return publish(files.read_private(source), str(source), target, is_forced=is_forced)
 
 
 def withdraw(target: Path, cluster: str, *, is_forced: bool = False) -> bool:

@@ -147,7 +147,7 @@ def test_another_user_is_denied(served):
 def test_status_tells_wish_observation_and_age(served):
     lines = served.ctl("status").stdout.splitlines()
     assert lines[0] == "test: running"
-    assert [line.split()[0] for line in lines[1:]] == ["daemon", "controller", "engines", "tasks"]
+    assert [line.split()[0] for line in lines[1:]] == ["daemon", "controller", "engines", "tasks", "ipython"]
     assert "2 of 2" in lines[3]
     assert "seen 0." in lines[3]
     status = served.json("status")

@@ -187,8 +187,8 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
         Literal["off", "on", "curve"] | None,
         _setting(
             "Sockets for stock ipyparallel clients and engines. on: TCP ports, signed with the key. curve: encrypted as well."
-            " null: curve where root started the daemon, else on. They are TCP ports on loopback too, and whoever is logged in"
-            " on the node can subscribe to the one that publishes output: curve keeps them out.",
+            " null: curve where root started the daemon or `ip` leaves loopback, else on. Whoever is logged in on the node can"
+            " subscribe to the port on loopback that publishes output; curve keeps them out.",
             "controller",
             example="curve",
         ),

@@ -51,6 +51,22 @@ def test_a_cluster_as_wished():
     ]
 
 
+def test_stock_clients_and_engines():
+    stock = {"served": "curve", "client_file": "/s/ipcontroller-client.json", "ipython_file": None}
+    lines = text.status_lines(status(stock=stock, other_engines={"hand": 1, "stock": 3}))
+    assert lines[-4:] == [
+        "  hand        1         not of the profile",
+        "  stock       3         not of the profile",
+        "  tasks       4 queued  6 on engines, 17 done; 1 client",
+        "  ipython     served    encrypted; client file /s/ipcontroller-client.json",
+    ]
+    published = {**stock, "served": "on", "ipython_file": "/h/.ipython/f"}
+    assert text.status_lines(status(stock=published))[-1] == "  ipython     served    client file /h/.ipython/f"
+    off = text.status_lines(status(stock={**stock, "served": "off"}))
+    assert off[-1] == "  ipython     off       stock clients are not served: controller.stock of the profile"
+    assert text.status_lines(status(stock={**stock, "served": None})) == text.status_lines(status())
+
+
 def test_what_differs_is_told_with_its_reason():
     entry = {"desired": 4, "observed": 1, "reason": "3 in crash-loop: exit status 3", "age": 2.0, "state": "halted"}
     lines = text.status_lines(

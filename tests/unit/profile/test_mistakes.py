@@ -417,7 +417,15 @@ CONTROLLERS = {
     ),
     "ports: too few": (
         "controller: {ports: 50000-50002}",
-        ["p:2:21: controller.ports: 50000-50002 has too few ports (a controller needs 4)"],
+        ["p:2:21: controller.ports: 50000-50002 has too few ports (a controller needs 18, or 4 with stock: off)"],
+    ),
+    "ports: too few without stock": (
+        "controller: {stock: off, ports: 50000-50002}",
+        ["p:2:33: controller.ports: 50000-50002 has too few ports (a controller needs 4)"],
+    ),
+    "publish without stock": (
+        "controller: {stock: off}\npublish: ipython",
+        ["p:3:10: publish: its clients are not served: controller.stock is off (set that to on or curve)"],
     ),
     "size: unit": (
         "controller: {max_message: 2 GB}",
