@@ -16,6 +16,9 @@ ClusterdError
 +-- StorageError            the journal or a task store cannot be read or written
 |   +-- LockHeld            another process has it open; says which
 |   +-- NotPrivate          a file or directory of ours belongs, or is open, to somebody else
+|   +-- UnknownTask         no record of this task
+|   +-- NoRecords           this controller keeps no records
++-- BadQuery                a question about task records that has no meaning
 +-- TaskError               a task has no result
 |   +-- EngineLost          its engine died: names engine, cause and last output
 |   +-- TaskAborted         it was aborted before it ran
@@ -168,6 +171,32 @@ class NotPrivate(StorageError):
     """A file or directory that must be ours alone belongs to somebody else, or is open to others."""
 
     code = "not_private"
+
+
+class UnknownTask(StorageError):
+    """There is no record of a task.
+
+    Attributes:
+        task: its id.
+    """
+
+    code = "unknown_task"
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"no record of task {task}")
+        self.task = task
+
+
+class NoRecords(StorageError):
+    """The controller keeps no records of tasks."""
+
+    code = "no_records"
+
+
+class BadQuery(ClusterdError):
+    """A query for task records names what does not exist, or compares what cannot be compared."""
+
+    code = "bad_query"
 
 
 class TaskError(ClusterdError):

@@ -38,6 +38,8 @@ def controller_spec(profile: Profile, places: Places, launch: str) -> Controller
         ports=section.ports,
         database=section.database,
         records=section.records,
+        sqlite=section.sqlite,
+        mongodb=section.mongodb,
         client_credit=section.client_credit,
         max_message=section.max_message,
         stock=section.stock or ("curve" if places.is_service or not _is_loopback(section.ip) else "on"),

@@ -51,6 +51,9 @@ def breaches(profile: Profile) -> Iterator[Breach]:
     if profile.publish is not None and controller.stock == "off":
         message = "its clients are not served: controller.stock is off"
         yield Breach(("publish",), message, "set that to on or curve", others=(("controller", "stock"),))
+    if "@" in controller.mongodb.uri:
+        message = "user and password do not belong here"
+        yield Breach(("controller", "mongodb", "uri"), message, "write them into a file named by credentials")
     yield from _backoff(("controller", "restart"), controller.restart)
     for name, engine_set in profile.engine_sets.items():
         yield from _engine_set(("engine_sets", name), name, engine_set)

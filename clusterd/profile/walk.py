@@ -147,6 +147,7 @@ class Walk:
         near = nearest(name, settings_of(section))
         # "max" at the top level is no misspelling of anything there: it stands in the wrong section.
         homes = [home for home, setting in all_settings() if setting.name == name]
+        homes.sort(key=lambda home: -home.count("."))  # of several the outermost is meant, and of those the last
         if homes:
             hint = (
                 f"it belongs in {homes[-1].rpartition('.')[0]}" if "." in homes[-1] else "it belongs at the top level"

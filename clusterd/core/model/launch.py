@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from clusterd.core.model.profile import ClientCredit, Records, RestartPolicy, Startup
+from clusterd.core.model.database import MongodbRecords, Records, SqliteRecords
+from clusterd.core.model.profile import ClientCredit, RestartPolicy, Startup
 from clusterd.errors import LaunchError
 
 __all__ = ["SPEC_FORMAT", "AgentSpec", "ControllerSpec", "ProcessIdentity", "decode", "encode"]
@@ -119,6 +120,8 @@ class ControllerSpec(Struct, frozen=True, kw_only=True):
     ports: str | None = None
     database: str = "memory"
     records: Records = Records()
+    sqlite: SqliteRecords = SqliteRecords()
+    mongodb: MongodbRecords = MongodbRecords()
     client_credit: ClientCredit = ClientCredit()
     max_message: int = 2 * 1024**3
     stock: str = "off"

@@ -9,9 +9,12 @@ the structs themselves do not, since parts of them travel to processes of older 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
+
+from clusterd.core.model.database import Database, MongodbRecords, Records, SqliteRecords
+from clusterd.core.model.setting import BYTES, GIB, MIB, PATH, POSITIVE, SECONDS, SIZE_PATTERN, Applies, form, setting
 
 __all__ = [
     "DEFAULT_ENGINE_SET",
@@ -19,6 +22,7 @@ __all__ = [
     "PROFILE_NAME_PATTERN",
     "PROFILE_VERSION",
     "RESERVED_SET_NAMES",
+    "SIZE_PATTERN",
     "Applies",
     "ClientCredit",
     "ControllerSection",
@@ -42,62 +46,17 @@ RESERVED_SET_NAMES = frozenset({"controller", "daemon"})
 Launcher = Literal["local"]
 LAUNCHERS: frozenset[str] = frozenset(get_args(Launcher))
 
-Applies = Literal["live", "set", "controller", "daemon"]
-"""When a changed setting takes effect: at once, with the next engines of the set, or when that process restarts."""
-
-_MIB = 1024**2
-_GIB = 1024**3
-_WEEK = 7 * 86400.0
 # Far above what one controller serves, far below what a typing error (two zeros too many) asks for.
 _ENGINES_MAX = 65_536
 
 
-def _setting(
-    description: str,
-    applies: Applies,
-    *,
-    unit: str | None = None,
-    later: tuple[str, ...] = (),
-    example: Any = None,
-) -> Meta:
-    """Describe one setting.
-
-    Args:
-        description: one or two sentences for the person who edits the file.
-        applies: what a change of it needs.
-        unit: "bytes" lets the reader take `64 MiB` as well as a plain number.
-        later: words of the design that this version does not serve: refused, but not as an unknown word.
-        example: shown by `profile create` where the default alone would not tell how a value looks.
-    """
-    schema: dict[str, Any] = {}
-    if unit == "bytes":
-        schema = {"pattern": SIZE_PATTERN}
-    if example is not None:
-        schema["examples"] = [example]
-    extra = {"applies": applies, "unit": unit, "later": later, "example": example}
-    return Meta(description=description, extra=extra, extra_json_schema=schema or None)
-
-
-SIZE_PATTERN = r"^[0-9]{1,15} ?(B|KiB|MiB|GiB|TiB)$"
-
-
-def _form(pattern: str, words: str, *, max_length: int | None = None) -> Meta:
-    """Bound a text by a pattern, and say in words what it asks for: nobody should have to read the pattern."""
-    return Meta(pattern=pattern, max_length=max_length, extra={"form": words})
-
-
-# The types of values. Bounds sit on the innermost type: msgspec refuses them on a union.
-_Seconds = Annotated[float, Meta(ge=0, le=_WEEK)]
-_Positive = Annotated[float, Meta(gt=0, le=_WEEK)]
-_Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 _Line = Annotated[str, Meta(min_length=1, max_length=65_536)]
-_Module = Annotated[str, _form(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", "the name of a Python module", max_length=256)]
-_Variable = Annotated[str, _form(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable", max_length=256)]
+_Module = Annotated[str, form(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", "the name of a Python module", max_length=256)]
+_Variable = Annotated[str, form(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable", max_length=256)]
 _Environment = dict[_Variable, Annotated[str, Meta(max_length=65_536)]]
-_SET_NAME = _form(
+_SET_NAME = form(
     r"^[A-Za-z][A-Za-z0-9_-]{0,31}$", "the name of an engine set (a letter, then up to 31 letters, digits, - or _)"
 )
-_Bytes = Annotated[int, Meta(ge=_MIB, le=1024 * _GIB)]
 
 
 class CrashLoop(Struct, frozen=True, kw_only=True):
@@ -105,10 +64,10 @@ class CrashLoop(Struct, frozen=True, kw_only=True):
 
     failures: Annotated[
         Annotated[int, Meta(ge=1, le=1000)],
-        _setting("So many failures of one engine (or of the controller) ...", "live"),
+        setting("So many failures of one engine (or of the controller) ...", "live"),
     ] = 5
     within: Annotated[
-        _Positive, _setting("... within so many seconds, and it stays down until somebody restarts it.", "live")
+        POSITIVE, setting("... within so many seconds, and it stays down until somebody restarts it.", "live")
     ] = 60.0
 
 
@@ -117,75 +76,66 @@ class RestartPolicy(Struct, frozen=True, kw_only=True):
 
     policy: Annotated[
         Literal["always", "on-failure", "never"],
-        _setting("Which ends are followed by a restart; on-failure: not an exit with status 0.", "live"),
+        setting("Which ends are followed by a restart; on-failure: not an exit with status 0.", "live"),
     ] = "always"
     initial_backoff: Annotated[
-        _Seconds, _setting("Seconds before the second restart; doubled for each one after it.", "live")
+        SECONDS, setting("Seconds before the second restart; doubled for each one after it.", "live")
     ] = 0.5
-    max_backoff: Annotated[_Seconds, _setting("The pause between restarts grows no longer than this.", "live")] = 30.0
-    crash_loop: Annotated[CrashLoop, _setting("When to give up.", "live")] = CrashLoop()
-
-
-class Records(Struct, frozen=True, kw_only=True):
-    """How much the controller remembers of finished tasks, with `database: memory`. The oldest go first."""
-
-    tasks: Annotated[
-        Annotated[int, Meta(ge=0, le=100_000_000)], _setting("Finished tasks that are remembered.", "controller")
-    ] = 65_536
-    memory: Annotated[_Bytes, _setting("Memory for their results.", "controller", unit="bytes")] = 128 * _MIB
+    max_backoff: Annotated[SECONDS, setting("The pause between restarts grows no longer than this.", "live")] = 30.0
+    crash_loop: Annotated[CrashLoop, setting("When to give up.", "live")] = CrashLoop()
 
 
 class ClientCredit(Struct, frozen=True, kw_only=True):
     """What one client may have under way, so that none can fill the controller's memory; ours waits at the limit."""
 
     tasks: Annotated[
-        Annotated[int, Meta(ge=1, le=10_000_000)], _setting("Unfinished tasks of one client.", "controller")
+        Annotated[int, Meta(ge=1, le=10_000_000)], setting("Unfinished tasks of one client.", "controller")
     ] = 16_384
     memory: Annotated[
-        _Bytes,
-        _setting(
+        BYTES,
+        setting(
             "Their size. A single task that is larger is taken when it is the only one.", "controller", unit="bytes"
         ),
-    ] = 64 * _MIB
+    ] = 64 * MIB
     results: Annotated[
-        _Bytes,
-        _setting(
+        BYTES,
+        setting(
             "Results that wait for one client to read them; its next ones stay on the engines.",
             "controller",
             unit="bytes",
         ),
-    ] = 64 * _MIB
+    ] = 64 * MIB
 
 
 class ControllerSection(Struct, frozen=True, kw_only=True):
     """The controller: takes work from clients and hands it to engines."""
 
-    launcher: Annotated[Launcher, _setting("How the controller is started.", "controller")] = "local"
+    launcher: Annotated[Launcher, setting("How the controller is started.", "controller")] = "local"
     ip: Annotated[
-        Annotated[str, _form(r"^[A-Za-z0-9.:*_-]{1,253}$", "an IP address or host name")],
-        _setting("Address or host name its TCP sockets listen on.", "controller", example="127.0.0.1"),
+        Annotated[str, form(r"^[A-Za-z0-9.:*_-]{1,253}$", "an IP address or host name")],
+        setting("Address or host name its TCP sockets listen on.", "controller", example="127.0.0.1"),
     ] = "127.0.0.1"
     location: Annotated[
-        Annotated[str, _form(r"^[A-Za-z0-9.:_-]{1,253}$", "an IP address or host name")] | None,
-        _setting("Address under which others reach it; null: the host's own name.", "controller", example="10.0.0.1"),
+        Annotated[str, form(r"^[A-Za-z0-9.:_-]{1,253}$", "an IP address or host name")] | None,
+        setting("Address under which others reach it; null: the host's own name.", "controller", example="10.0.0.1"),
     ] = None
     transport: Annotated[
         Literal["auto", "ipc", "tcp"],
-        _setting("ipc: Unix sockets, this host only. tcp: ports. auto: ipc for what is on this host.", "controller"),
+        setting("ipc: Unix sockets, this host only. tcp: ports. auto: ipc for what is on this host.", "controller"),
     ] = "auto"
     reuse: Annotated[
         bool,
-        _setting("Keep key and ports over a restart, so that copied connection files stay valid.", "controller"),
+        setting("Keep key and ports over a restart, so that copied connection files stay valid.", "controller"),
     ] = True
     ports: Annotated[
-        Annotated[str, _form(r"^[0-9]{1,5}-[0-9]{1,5}$", "a range of ports such as 50000-50100")] | None,
-        _setting(
+        Annotated[str, form(r"^[0-9]{1,5}-[0-9]{1,5}$", "a range of ports such as 50000-50100")] | None,
+        setting(
             "Range of TCP ports to choose from (firewalls); null: any free ones.", "controller", example="50000-50100"
         ),
     ] = None
     stock: Annotated[
         Literal["off", "on", "curve"] | None,
-        _setting(
+        setting(
             "Sockets for stock ipyparallel clients and engines. on: TCP ports, signed with the key. curve: encrypted as well."
             " null: curve where root started the daemon or `ip` leaves loopback, else on. Whoever is logged in on the node can"
             " subscribe to the port on loopback that publishes output; curve keeps them out.",
@@ -195,7 +145,7 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
     ] = None
     task_scheme: Annotated[
         Literal["leastload", "lru", "twobin", "weighted", "plainrandom", "pure"],
-        _setting(
+        setting(
             "Which engine gets a balanced task: leastload: the one with the least to do. lru: the one that was idle longest."
             " twobin, weighted: the better of two drawn by lot, alike or by load. plainrandom: by lot. pure: as leastload, and"
             " stock clients refuse dependencies and retries, as they do with ipcontroller's.",
@@ -203,88 +153,90 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
         ),
     ] = "leastload"
     ping: Annotated[
-        _Positive,
-        _setting("Seconds between two heartbeats of a stock engine; one that misses ten is lost.", "controller"),
+        POSITIVE,
+        setting("Seconds between two heartbeats of a stock engine; one that misses ten is lost.", "controller"),
     ] = 3.0
     database: Annotated[
-        Literal["memory", "none"],
-        _setting(
-            "Where finished tasks are remembered. memory: as long as the controller lives. none: nowhere.",
+        Database,
+        setting(
+            "Where tasks are remembered. memory: as long as the controller lives. sqlite: in a file. mongodb: on a server."
+            " none: nowhere.",
             "controller",
-            later=("sqlite", "mongodb"),
         ),
     ] = "memory"
-    records: Annotated[Records, _setting("How much is remembered.", "controller")] = Records()
-    client_credit: Annotated[ClientCredit, _setting("What one client may have under way.", "controller")] = (
+    records: Annotated[Records, setting("How much is remembered in memory.", "controller")] = Records()
+    sqlite: Annotated[SqliteRecords, setting("How much is remembered in the file.", "controller")] = SqliteRecords()
+    mongodb: Annotated[MongodbRecords, setting("Which server it is, and how much is remembered.", "controller")] = (
+        MongodbRecords()
+    )
+    client_credit: Annotated[ClientCredit, setting("What one client may have under way.", "controller")] = (
         ClientCredit()
     )
-    max_message: Annotated[_Bytes, _setting("Largest payload frame that is accepted.", "controller", unit="bytes")] = (
-        2 * _GIB
+    max_message: Annotated[BYTES, setting("Largest payload frame that is accepted.", "controller", unit="bytes")] = (
+        2 * GIB
     )
     python: Annotated[
-        _Path | None,
-        _setting("Interpreter it runs under; null: the daemon's.", "controller", example="/opt/clusterd/bin/python"),
+        PATH | None,
+        setting("Interpreter it runs under; null: the daemon's.", "controller", example="/opt/clusterd/bin/python"),
     ] = None
     env: Annotated[
         _Environment,
-        _setting(
-            "Environment variables for it, beside the daemon's own.", "controller", example={"TMPDIR": "/scratch"}
-        ),
+        setting("Environment variables for it, beside the daemon's own.", "controller", example={"TMPDIR": "/scratch"}),
     ] = field(default_factory=dict)
-    restart: Annotated[RestartPolicy, _setting("What happens when it dies.", "live")] = RestartPolicy()
-    start_timeout: Annotated[_Positive, _setting("Seconds it has to become ready.", "live")] = 30.0
-    stop_timeout: Annotated[_Seconds, _setting("Seconds it has to end by itself before it is killed.", "live")] = 10.0
+    restart: Annotated[RestartPolicy, setting("What happens when it dies.", "live")] = RestartPolicy()
+    start_timeout: Annotated[POSITIVE, setting("Seconds it has to become ready.", "live")] = 30.0
+    stop_timeout: Annotated[SECONDS, setting("Seconds it has to end by itself before it is killed.", "live")] = 10.0
 
 
 class Startup(Struct, frozen=True, kw_only=True):
     """What each engine runs first; again after a restart and after `clear`."""
 
     script: Annotated[
-        _Path | None,
-        _setting("Python file that is run; relative to the directory of this profile.", "set", example="startup.py"),
+        PATH | None,
+        setting("Python file that is run; relative to the directory of this profile.", "set", example="startup.py"),
     ] = None
     command: Annotated[
-        _Line | None, _setting("Python code that is run, after the script.", "set", example="import math")
+        _Line | None, setting("Python code that is run, after the script.", "set", example="import math")
     ] = None
 
 
 class EngineSet(Struct, frozen=True, kw_only=True):
     """A named group of engines with one launcher and a wanted number."""
 
-    launcher: Annotated[Launcher, _setting("How its engines are started.", "set")] = "local"
+    launcher: Annotated[Launcher, setting("How its engines are started.", "set")] = "local"
     n: Annotated[
         Annotated[int, Meta(ge=0, le=_ENGINES_MAX)],
-        _setting("How many engines are wanted at start; `clusterctl scale` changes it.", "live", example=4),
+        setting("How many engines are wanted at start; `clusterctl scale` changes it.", "live", example=4),
     ]
-    max: Annotated[Annotated[int, Meta(ge=0, le=_ENGINES_MAX)], _setting("It is never scaled beyond this.", "live")] = (
+    max: Annotated[Annotated[int, Meta(ge=0, le=_ENGINES_MAX)], setting("It is never scaled beyond this.", "live")] = (
         512
     )
     python: Annotated[
-        _Path | None,
-        _setting("The users' interpreter; null: the daemon's.", "set", example="/opt/conda/envs/lab/bin/python"),
+        PATH | None,
+        setting("The users' interpreter; null: the daemon's.", "set", example="/opt/conda/envs/lab/bin/python"),
     ] = None
     setup: Annotated[
         list[_Line],
-        _setting(
+        setting(
             "Shell lines that run before the interpreter: modules, conda.", "set", example=["module load python/3.11"]
         ),
     ] = field(default_factory=list)
     preload: Annotated[
         list[_Module],
-        _setting(
+        setting(
             "Modules imported once, before the engines are forked; a missing one is a warning.",
             "set",
             example=["numpy"],
         ),
     ] = field(default_factory=list)
     work_dir: Annotated[
-        _Path,
-        _setting("Directory the engines work in; ~ is the home of the user they run as.", "set", example="~/scratch"),
+        PATH,
+        setting("Directory the engines work in; ~ is the home of the user they run as.", "set", example="~/scratch"),
     ] = "~"
-    startup: Annotated[Startup, _setting("What each engine runs first.", "set")] = Startup()
+    startup: Annotated[Startup, setting("What each engine runs first.", "set")] = Startup()
     env: Annotated[
         _Environment,
-        _setting(
+        setting(
             "Environment of the engines, beside the daemon's own. {slot} {local_rank} {set} {n} are replaced: the engine's"
             " number in its set and on its host, the set's name and size; {{ is a brace. Values are text: quote numbers.",
             "set",
@@ -292,55 +244,51 @@ class EngineSet(Struct, frozen=True, kw_only=True):
         ),
     ] = field(default_factory=dict)
     cpus_per_engine: Annotated[
-        Annotated[int, Meta(ge=1, le=4096)], _setting("CPUs that each engine may use; pinned with bind.", "set")
+        Annotated[int, Meta(ge=1, le=4096)], setting("CPUs that each engine may use; pinned with bind.", "set")
     ] = 1
-    gpus_per_engine: Annotated[
-        Annotated[int, Meta(ge=0, le=64)], _setting("GPUs that each engine is given.", "set")
-    ] = 0
-    bind: Annotated[bool, _setting("Pin each engine to CPUs (and GPUs) of its own.", "set")] = False
-    restart: Annotated[RestartPolicy, _setting("What happens when an engine dies.", "live")] = RestartPolicy()
+    gpus_per_engine: Annotated[Annotated[int, Meta(ge=0, le=64)], setting("GPUs that each engine is given.", "set")] = 0
+    bind: Annotated[bool, setting("Pin each engine to CPUs (and GPUs) of its own.", "set")] = False
+    restart: Annotated[RestartPolicy, setting("What happens when an engine dies.", "live")] = RestartPolicy()
     start_timeout: Annotated[
-        _Positive, _setting("Seconds an engine has to register, start-up script included.", "live")
+        POSITIVE, setting("Seconds an engine has to register, start-up script included.", "live")
     ] = 60.0
-    stop_timeout: Annotated[_Seconds, _setting("Seconds between asking an engine to end and killing it.", "live")] = (
-        10.0
-    )
+    stop_timeout: Annotated[SECONDS, setting("Seconds between asking an engine to end and killing it.", "live")] = 10.0
     drain_timeout: Annotated[
-        _Seconds | None,
-        _setting("Seconds a running task may go on when its engine is scaled away; null: until it is done.", "live"),
+        SECONDS | None,
+        setting("Seconds a running task may go on when its engine is scaled away; null: until it is done.", "live"),
     ] = 30.0
     orphan_timeout: Annotated[
-        _Seconds | None,
-        _setting("Seconds idle engines live on without a controller; null: for ever.", "set"),
+        SECONDS | None,
+        setting("Seconds idle engines live on without a controller; null: for ever.", "set"),
     ] = 3600.0
 
 
 class Profile(Struct, frozen=True, kw_only=True):
     """A clusterd profile: one controller and its engine sets."""
 
-    version: Annotated[Literal[1], _setting("Version of this format.", "daemon", example=1)]
+    version: Annotated[Literal[1], setting("Version of this format.", "daemon", example=1)]
     description: Annotated[
         Annotated[str, Meta(max_length=1024)],
-        _setting("One line for `clusterctl profile list`.", "live", example="Engines on this machine"),
+        setting("One line for `clusterctl profile list`.", "live", example="Engines on this machine"),
     ] = ""
     run_as: Annotated[
-        Annotated[str, _form(r"^[a-z_][a-z0-9_-]{0,30}\$?$", "a user name")] | None,
-        _setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
+        Annotated[str, form(r"^[a-z_][a-z0-9_-]{0,30}\$?$", "a user name")] | None,
+        setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
     ] = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("How much is logged.", "live")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("How much is logged.", "live")] = "info"
     publish: Annotated[
         Literal["ipython"] | None,
-        _setting(
+        setting(
             "ipython: while the controller runs, its client file also lies in the IPython directory of the user it runs as, so"
             " that ipyparallel.Client(profile=NAME) finds it. Needs controller.stock.",
             "live",
             example="ipython",
         ),
     ] = None
-    controller: Annotated[ControllerSection, _setting("The controller.", "controller")] = ControllerSection()
+    controller: Annotated[ControllerSection, setting("The controller.", "controller")] = ControllerSection()
     engine_sets: Annotated[
         Annotated[dict[Annotated[str, _SET_NAME], EngineSet], Meta(min_length=1)],
-        _setting(
+        setting(
             "Engine sets by name; the one that commands mean by default is called `engines`.",
             "live",
             example={DEFAULT_ENGINE_SET: {"n": 4}},

@@ -387,10 +387,6 @@ def test_a_setting_that_is_wrong(lines, expected):
 
 # The whole controller section at line 2.
 CONTROLLERS = {
-    "database of a later version": (
-        "controller: {database: sqlite}",
-        ["p:2:24: controller.database: 'sqlite' is not in this version of clusterd (it has: memory, none)"],
-    ),
     "stock as a boolean": (
         "controller: {stock: true}",
         ["p:2:21: controller.stock: expected curve, off or on, found 'true' (did you mean 'on'?)"],
@@ -399,9 +395,17 @@ CONTROLLERS = {
         "publish: ipythno",
         ["p:2:10: publish: expected ipython, found 'ipythno' (did you mean 'ipython'?)"],
     ),
+    "a password in an address": (
+        'controller: {mongodb: {uri: "mongodb://me:secret@db"}}',
+        [
+            "p:2:29: controller.mongodb.uri: user and password do not belong here (write them into a file named by credentials)"
+        ],
+    ),
     "database": (
         "controller: {database: memry}",
-        ["p:2:24: controller.database: expected memory or none, found 'memry' (did you mean 'memory'?)"],
+        [
+            "p:2:24: controller.database: expected memory, mongodb, none or sqlite, found 'memry' (did you mean 'memory'?)"
+        ],
     ),
     "ports: one": (
         "controller: {ports: 50000}",

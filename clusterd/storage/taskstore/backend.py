@@ -1,0 +1,56 @@
+"""What a database has to be for `written.WrittenStore`, which does all that has to do with time and threads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from clusterd.storage.taskstore.query import Query
+    from clusterd.storage.taskstore.row import TaskRow
+
+
+class Backend(Protocol):
+    """A database. `write` and `tidy` are called on the writer's thread, all else on the caller's."""
+
+    def open(self) -> int:
+        """Connect, and make or migrate what is needed; the highest order in use. Raises StorageError.
+
+        Called again after a failure, on the writer's thread; raises StartedAnew when the old data is not there any more.
+        """
+
+    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
+        """Remove and write in one transaction. Raises StorageError, and then nothing has changed.
+
+        With each row: which of its parts (REQUEST, OUTCOME) are new; what else can change is written in any case.
+        """
+
+    def tidy(self, now: float, kept: Collection[str]) -> int:
+        """Remove ended rows that are too old or too many, none of `kept`; how many. Raises StorageError."""
+
+    def get(self, msg_id: str, *, buffers: bool) -> TaskRow | None:
+        """One row. Raises StorageError."""
+
+    def read(self, query: Query, limit: int | None, *, buffers: bool) -> list[TaskRow]:
+        """Rows that match, by order. Raises StorageError."""
+
+    def matching_ended(self, query: Query) -> list[str]:
+        """The ids of ended rows that match. Raises StorageError."""
+
+    def history(self) -> Iterable[tuple[float, str]]:
+        """(submitted, msg_id) of all. Raises StorageError."""
+
+    def size(self) -> tuple[int, int]:
+        """(records, bytes), as far as is known without asking."""
+
+    def close(self) -> None:
+        """Let go; idempotent."""
+
+
+class StartedAnew(Exception):
+    """The old data had to be set aside, or is gone: everything that lives is to be written once more."""
+
+    def __init__(self, highest_order: int = 0) -> None:
+        super().__init__()
+        self.highest_order = highest_order

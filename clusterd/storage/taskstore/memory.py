@@ -1,0 +1,132 @@
+"""`database: memory`: rows by reference, bounded by number and bytes; the task that ended first is forgotten first.
+
+Invariants: `_rows` holds everything; `_ended` holds each ended row once, in the order of their ends, and may still hold some that were
+purged or replaced; `_bytes` is the sum of what `_rows` takes. A row that has not ended is counted, and never culled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar
+
+from clusterd.core.wire.messages import STOCK
+from clusterd.errors import UnknownTask
+from clusterd.storage.taskstore.base import Size, TaskStore
+from clusterd.storage.taskstore.row import OUTCOME, ROW_BYTES, end_size, request_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from clusterd.storage.taskstore.query import Query
+    from clusterd.storage.taskstore.row import TaskRow
+
+
+class MemoryStore(TaskStore):
+    """Keeps rows as long as the process lives.
+
+    Args:
+        max_records: of ended tasks.
+        max_bytes: of ended tasks and, counted first, of those that have not ended.
+    """
+
+    kind: ClassVar[str] = "memory"
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._rows: dict[str, TaskRow] = {}
+        self._ended: deque[TaskRow] = deque()
+        # How many of `_rows` have ended.
+        self._ended_count = 0
+        self._bytes = 0
+
+    def put(self, row: TaskRow) -> None:
+        """See `TaskStore`."""
+        rows = self._rows
+        if row.msg_id in rows:
+            self._drop(row.msg_id)
+        rows[row.msg_id] = row
+        # request_size() in place for what nearly all tasks are: this runs once a task.
+        row.size = ROW_BYTES + len(row.body) if row.kind != STOCK and not row.buffers else request_size(row)
+        self._bytes += row.size
+
+    def update(self, row: TaskRow) -> None:
+        """See `TaskStore`. What is shown after the end (a late message) is not counted: it is bounded by itself."""
+        outcome = row.outcome
+        if outcome is None or row.stored or self._rows.get(row.msg_id) is not row:
+            return
+        row.stored = OUTCOME
+        self._ended.append(row)
+        self._ended_count += 1
+        added = end_size(outcome, row.output)
+        row.size += added
+        self._bytes += added
+        if self._ended_count > self._max_records or self._bytes > self._max_bytes:
+            self._cull()
+
+    def _cull(self) -> None:
+        ended = self._ended
+        while ended and (self._ended_count > self._max_records or self._bytes > self._max_bytes):
+            row = ended.popleft()
+            if self._rows.get(row.msg_id) is row:
+                self._drop(row.msg_id)
+
+    def _drop(self, msg_id: str) -> None:
+        row = self._rows.pop(msg_id)
+        self._bytes -= row.size
+        if row.stored:
+            self._ended_count -= 1
+
+    def get(self, msg_id: str, *, buffers: bool = True) -> TaskRow:
+        """See `TaskStore`."""
+        del buffers
+        row = self._rows.get(msg_id)
+        if row is None:
+            raise UnknownTask(msg_id)
+        return row
+
+    def query(self, query: Query, *, limit: int | None = None, buffers: bool = False) -> list[TaskRow]:
+        """See `TaskStore`."""
+        del buffers
+        named = query.msg_ids()
+        candidates: Iterable[TaskRow] = self._rows.values()
+        if named is not None and len(named) == 1:
+            candidates = [self._rows[msg_id] for msg_id in named if msg_id in self._rows]
+        found: list[TaskRow] = []
+        for row in candidates:
+            if len(found) == limit:
+                break
+            if query.matches(row):
+                found.append(row)
+        return found
+
+    def purge(self, msg_ids: Sequence[str]) -> int:
+        """See `TaskStore`."""
+        purged = 0
+        for msg_id in msg_ids:
+            row = self._rows.get(msg_id)
+            if row is not None and row.outcome is not None:
+                self._drop(msg_id)
+                purged += 1
+        if len(self._ended) > 2 * self._ended_count:
+            # Purged rows would else be held until their turn comes.
+            self._ended = deque(row for row in self._ended if self._rows.get(row.msg_id) is row)
+        return purged
+
+    def purge_matching(self, query: Query) -> int:
+        """See `TaskStore`."""
+        return self.purge([row.msg_id for row in self.query(query) if row.outcome is not None])
+
+    def history(self) -> list[str]:
+        """See `TaskStore`."""
+        return [row.msg_id for row in sorted(self._rows.values(), key=lambda row: row.submitted)]
+
+    def size(self) -> Size:
+        """See `TaskStore`."""
+        return Size(len(self._rows), len(self._rows) - self._ended_count, self._bytes)
+
+    def close(self) -> None:
+        """See `TaskStore`."""
+        self._rows.clear()
+        self._ended.clear()
+        self._ended_count = self._bytes = 0

@@ -1,0 +1,54 @@
+"""Makes the store that a controller is told to use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clusterd.errors import StorageError
+from clusterd.storage.taskstore.memory import MemoryStore
+from clusterd.storage.taskstore.none import NoStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clusterd.core.model.database import MongodbRecords, Records, SqliteRecords
+    from clusterd.storage.taskstore.base import TaskStore
+
+DATABASES: Final = ("memory", "sqlite", "mongodb", "none")
+FILE: Final = "tasks.db"
+
+
+def open_store(
+    database: str,
+    directory: Path,
+    records: Records,
+    sqlite: SqliteRecords,
+    mongodb: MongodbRecords,
+    cluster: str = "default",
+) -> TaskStore:
+    """Open a store.
+
+    Args:
+        database: one of DATABASES.
+        directory: `db` in the state directory.
+        records: bounds of memory.
+        sqlite: bounds of a file.
+        mongodb: which server.
+        cluster: name of the cluster: those that share a server have collections of their own.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    match database:
+        case "none":
+            return NoStore()
+        case "memory":
+            return MemoryStore(records.tasks, records.memory)
+        case "sqlite":
+            from clusterd.storage.taskstore.sqlite import SqliteStore  # noqa: PLC0415 - a ms that most need not pay
+
+            return SqliteStore(directory / FILE, ttl=sqlite.ttl, max_bytes=sqlite.max_size)
+        case "mongodb":
+            raise StorageError(f"{mongodb.uri} cannot be used yet by {cluster}")
+        case _:
+            raise StorageError(f"database {database!r} is none of {', '.join(DATABASES)}")

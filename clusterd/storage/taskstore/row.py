@@ -1,0 +1,141 @@
+"""What is kept of one task. Made by the million, so as cheap as a struct can be: nothing is encoded, copied or derived here.
+
+Dictionaries of Jupyter messages are the JSON bytes that came; `record` derives what a native task has none of. Times are seconds
+since the epoch. A row is changed by one thread only, attribute by attribute, while a store's thread may read it: so what belongs
+together (`Outcome`) is set in one assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from clusterd.core.wire.messages import STOCK
+
+ROW_BYTES: Final = 1024
+"""What a row takes beside its payload, measured with its ids, its outcome and its places in the store's tables."""
+MAX_STREAM: Final = 4 * 1024**2
+"""Characters of stdout, and of stderr, that are recorded of one task: a task that prints for ever must not fill the controller."""
+
+# Which parts of a row its store has written; PARTIAL: it was read without body and buffers.
+REQUEST: Final = 1
+OUTCOME: Final = 2
+PARTIAL: Final = 4
+
+
+class Outcome(Struct, gc=False):
+    """How a task ended.
+
+    Attributes:
+        status: ok, error, or the reason why there is no result (`core.model.task.Reason`).
+        completed: when it ended; `started`: when it began, None where it never did; `received`: when the controller heard of it.
+        header, metadata, content: JSON of the reply; empty where they are to be derived.
+        body: of a native result; `buffers`: its frames, or the buffers of the reply.
+        message: for people, where there is no result.
+    """
+
+    status: str
+    completed: float
+    received: float
+    started: float | None = None
+    body: bytes = b""
+    buffers: Sequence[Any] = ()
+    message: str = ""
+    header: bytes = b""
+    metadata: bytes = b""
+    content: bytes = b""
+
+
+class Output(Struct, gc=False):
+    """What a task has shown: pieces of its streams, and JSON of the last message of three other kinds (empty: there was none)."""
+
+    stdout: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
+    execute_input: bytes = b""
+    execute_result: bytes = b""
+    error: bytes = b""
+    stdout_size: int = 0
+    stderr_size: int = 0
+
+    def write(self, name: str, text: str) -> None:
+        """Add to the stream `name`; what is beyond MAX_STREAM is not kept, and the end says so."""
+        if name == "stderr":
+            pieces, size = self.stderr, self.stderr_size
+        else:
+            pieces, size = self.stdout, self.stdout_size
+        if size > MAX_STREAM or not text:
+            return
+        room = MAX_STREAM - size
+        pieces.append(text if len(text) <= room else f"{text[:room]}\n[what follows is not recorded]\n")
+        size += max(len(text), 1)
+        if name == "stderr":
+            self.stderr_size = size
+        else:
+            self.stdout_size = size
+
+
+class TaskRow(Struct, gc=False):
+    """One task.
+
+    Attributes:
+        msg_id: the task's id: hex natively.
+        client: uuid of the client (hex), or session of a stock one.
+        queue: "mux" when it was for one engine, else "task".
+        submitted: when it came; of stock tasks the date of their header.
+        kind: as in `core.wire.messages`; STOCK has header, metadata and content, all others `function` and `body`.
+        buffers: frames of the request.
+        label: null where a stock client gave none.
+        engine: uuid of the engine that has it or had it last, hex for ours; empty: none. `engine_id`: its wire id.
+        attempt: number of that attempt.
+        resubmitted: msg_id of the task that was made of this one.
+        outcome: None until it has ended.
+        order: rank among all rows of the store, given by it.
+        stored: parts that the store has, and `size`: bytes that it counts for it; the store's own business.
+    """
+
+    msg_id: str
+    client: str
+    queue: str
+    submitted: float
+    kind: int = STOCK
+    function: bytes = b""
+    body: bytes = b""
+    buffers: Sequence[Any] = ()
+    label: str | None = ""
+    header: bytes = b""
+    metadata: bytes = b""
+    content: bytes = b""
+    engine: str = ""
+    engine_id: int = -1
+    attempt: int = 0
+    resubmitted: str = ""
+    outcome: Outcome | None = None
+    output: Output | None = None
+    order: int = 0
+    stored: int = 0
+    size: int = 0
+
+
+def request_size(row: TaskRow) -> int:
+    """Bytes that a row takes before its task has ended."""
+    size = ROW_BYTES + len(row.body)
+    if row.buffers:
+        size += sum(map(len, row.buffers))
+    if row.kind == STOCK:
+        size += len(row.header) + len(row.metadata) + len(row.content)
+    return size
+
+
+def end_size(outcome: Outcome, output: Output | None) -> int:
+    """Bytes that the end of a task adds: its result, and what it has shown until then (characters taken as bytes)."""
+    size = len(outcome.body)
+    if outcome.buffers:
+        size += sum(map(len, outcome.buffers))
+    if outcome.content:
+        size += len(outcome.content) + len(outcome.metadata) + len(outcome.header)
+    if output is not None:
+        size += output.stdout_size + output.stderr_size
+        size += len(output.execute_input) + len(output.execute_result) + len(output.error)
+    return size

@@ -1,0 +1,372 @@
+"""`database: sqlite`: one file in the profile's directory db, readable after a restart, bounded by age and size.
+
+Two connections: the writer's, and one that reads; in WAL mode neither waits for the other. A file that is damaged, not ours, or of a
+later release is set aside under another name, with what belongs to it, and a new one is begun: it is never overwritten. Facts about
+SQLite: https://sqlite.org/wal.html, https://sqlite.org/pragma.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from clusterd.errors import StorageError
+from clusterd.storage.taskstore import schema
+from clusterd.storage.taskstore.backend import StartedAnew
+from clusterd.storage.taskstore.row import OUTCOME, REQUEST
+from clusterd.storage.taskstore.written import WrittenStore
+from clusterd.system import files
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from clusterd.storage.taskstore.query import Query
+    from clusterd.storage.taskstore.row import TaskRow
+
+log = logging.getLogger(__name__)
+BUSY_SECONDS: Final = 5.0
+"""That long another program (a backup, the sqlite3 shell) may hold the file before a write counts as failed."""
+CULL: Final = 1000
+"""Records that are removed in one transaction when there are too many."""
+WAL_BYTES: Final = 64 * 1024**2
+_COLUMN_OF: Final = {
+    "msg_id": "msg_id",
+    "client_uuid": "client",
+    "queue": "queue",
+    "status": "status",
+}
+"""Fields that are columns as they are; all else is looked at row by row."""
+
+
+class SqliteStore(WrittenStore):
+    """Records in a SQLite file.
+
+    Args:
+        path: the file; its directory is made where it is missing.
+        ttl: seconds that a record is kept after the end of its task; None: for ever.
+        max_bytes: of all records; the oldest go first.
+        is_synced: each transaction is on disk before it counts as written (it survives a power loss, not just a kill).
+
+    Raises:
+        StorageError: it can be neither opened nor begun.
+    """
+
+    kind: ClassVar[str] = "sqlite"
+
+    def __init__(self, path: Path, *, ttl: float | None, max_bytes: int, is_synced: bool = False) -> None:
+        self.file = SqliteFile(path, ttl=ttl, max_bytes=max_bytes, is_synced=is_synced)
+        super().__init__(self.file)
+
+
+class SqliteFile:
+    """The file: a `written.Backend`.
+
+    Attributes:
+        set_aside: files that were moved out of the way.
+    """
+
+    def __init__(self, path: Path, *, ttl: float | None, max_bytes: int, is_synced: bool) -> None:
+        self._path = path
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._is_synced = is_synced
+        self.set_aside: list[Path] = []
+        self._writer: sqlite3.Connection | None = None
+        # Guards the reading connection: the writer's thread closes it when the file is exchanged.
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._records = 0
+        self._bytes = 0
+
+    # --- opening ---
+
+    def open(self) -> int:
+        """See `Backend`."""
+        self.close()
+        is_anew = False
+        try:
+            files.private_directory(self._path.parent)
+            try:
+                self._writer = self._connect()
+                self._migrate(self._writer)
+            except (sqlite3.DatabaseError, _NotOurs) as error:
+                if _is_passing(error):
+                    raise
+                self.close()
+                self._set_aside(str(error))
+                is_anew = True
+                self._writer = self._connect()
+                self._migrate(self._writer)
+            highest, self._records, self._bytes = self._writer.execute(
+                "SELECT coalesce(max(id), 0), count(*), coalesce(sum(size), 0) FROM tasks"
+            ).fetchone()
+        except (sqlite3.Error, OSError, StorageError) as error:
+            self.close()
+            raise StorageError(f"{self._path} cannot be opened: {error}") from error
+        if is_anew:
+            raise StartedAnew
+        return int(highest)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != schema.APPLICATION:
+            raise _NotOurs("it is the database of another program")
+        if version > schema.VERSION:
+            raise _NotOurs(f"it has version {version} of the schema, and this release knows up to {schema.VERSION}")
+        if not tables:
+            # Must come before the first table (https://sqlite.org/pragma.html#pragma_auto_vacuum).
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_synced else 'NORMAL'}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        for number in range(version, schema.VERSION):
+            with _transaction(connection):
+                for statement in schema.MIGRATIONS[number]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {number + 1}")
+        self._path.chmod(0o600)
+
+    def _set_aside(self, why: str) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        number = 0
+        target = self._path.with_name(f"{self._path.name}.set-aside-{stamp}")
+        while target.exists():
+            number += 1
+            target = self._path.with_name(f"{self._path.name}.set-aside-{stamp}-{number}")
+        for ending in ("-wal", "-shm", ""):
+            source = self._path.with_name(self._path.name + ending)
+            with contextlib.suppress(FileNotFoundError):
+                source.rename(target.with_name(target.name + ending))
+        self.set_aside.append(target)
+        log.error("%s cannot be used (%s): it is kept as %s, and a new one is begun", self._path, why, target.name)
+
+    # --- the writer's thread ---
+
+    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
+        """See `Backend`."""
+        try:
+            connection = self._usable()
+            with _transaction(connection):
+                for msg_id in purged:
+                    self._remove(connection, msg_id)
+                for row, parts in rows:
+                    self._write_row(connection, row, parts)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        self._records += sum(1 for _, parts in rows if parts & REQUEST)
+        self._bytes += sum(row.size for row, parts in rows if parts & (REQUEST | OUTCOME))
+
+    def _write_row(self, connection: sqlite3.Connection, row: TaskRow, parts: int) -> None:
+        execute = connection.execute
+        if parts & REQUEST:
+            self._remove(connection, row.msg_id)
+            execute(schema.INSERT, (*schema.fixed_values(row), *schema.changing_values(row)))
+            pieces = schema.pieces_of(row.order, schema.REQUEST_SIDE, row.body, row.buffers)
+            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", pieces)
+        else:
+            execute(schema.CHANGE, (*schema.changing_values(row), row.order))
+        outcome = row.outcome
+        if parts & OUTCOME and outcome is not None:
+            execute(schema.FINISH, (*schema.end_values(outcome), row.order))
+            pieces = schema.pieces_of(row.order, schema.RESULT_SIDE, outcome.body, outcome.buffers)
+            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", pieces)
+
+    def _remove(self, connection: sqlite3.Connection, msg_id: str) -> None:
+        found = connection.execute("SELECT id, size FROM tasks WHERE msg_id = ?", (msg_id,)).fetchone()
+        if found is not None:
+            connection.execute("DELETE FROM pieces WHERE task = ?", found[:1])
+            connection.execute("DELETE FROM tasks WHERE id = ?", found[:1])
+            self._records -= 1
+            self._bytes -= found[1]
+
+    def tidy(self, now: float, kept: Collection[str]) -> int:
+        """See `Backend`."""
+        removed = 0
+        try:
+            connection = self._usable()
+            self._records, self._bytes = connection.execute(
+                "SELECT count(*), coalesce(sum(size), 0) FROM tasks"
+            ).fetchone()
+            if self._ttl is not None:
+                # What an earlier controller left unended has nobody who could end it.
+                where = "coalesce(completed, submitted) < ?"
+                removed += self._cull(connection, where, (now - self._ttl,), kept)
+            while self._bytes > self._max_bytes:
+                culled = self._cull(connection, "completed IS NOT NULL", (), kept)
+                if not culled:
+                    break
+                removed += culled
+            if removed:
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return removed
+
+    def _cull(self, connection: sqlite3.Connection, where: str, values: tuple[Any, ...], kept: Collection[str]) -> int:
+        """Remove what matches, the first to end first: of a size too large, as much as brings it below; else all."""
+        removed = 0
+        is_all = bool(values)
+        while True:
+            found = connection.execute(
+                f"SELECT msg_id FROM tasks WHERE {where} ORDER BY completed LIMIT ?",  # noqa: S608 - of our own words
+                (*values, CULL + len(kept)),
+            ).fetchall()
+            doomed = [msg_id for (msg_id,) in found if msg_id not in kept][:CULL]
+            before = removed
+            with _transaction(connection):
+                for msg_id in doomed:
+                    if not is_all and self._bytes <= self._max_bytes:
+                        break
+                    self._remove(connection, msg_id)
+                    removed += 1
+            if not is_all or removed == before:
+                return removed
+
+    # --- the caller's thread ---
+
+    def get(self, msg_id: str, *, buffers: bool) -> TaskRow | None:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            found = reader.execute(f"{schema.SELECT} WHERE msg_id = ?", (msg_id,)).fetchone()
+            if found is None:
+                return None
+            row = schema.row_of(found)
+            if buffers:
+                schema.read_pieces(reader, row)
+            return row
+
+    def read(self, query: Query, limit: int | None, *, buffers: bool) -> list[TaskRow]:
+        """See `Backend`."""
+        where, values, _ = _translated(query)
+        rows: list[TaskRow] = []
+        with self._reader_of() as reader:
+            for found in reader.execute(f"{schema.SELECT} WHERE {where} ORDER BY id", values):
+                if len(rows) == limit:
+                    break
+                row = schema.row_of(found)
+                if query.matches(row):
+                    rows.append(row)
+            if buffers:
+                for row in rows:
+                    schema.read_pieces(reader, row)
+        return rows
+
+    def matching_ended(self, query: Query) -> list[str]:
+        """See `Backend`."""
+        where, values, is_exact = _translated(query)
+        if not is_exact:
+            return [row.msg_id for row in self.read(query, None, buffers=False) if row.outcome is not None]
+        with self._reader_of() as reader:
+            found = reader.execute(f"SELECT msg_id FROM tasks WHERE {where} AND completed IS NOT NULL", values)  # noqa: S608
+            return [msg_id for (msg_id,) in found]
+
+    def history(self) -> Iterable[tuple[float, str]]:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            return reader.execute("SELECT submitted, msg_id FROM tasks ORDER BY submitted").fetchall()
+
+    def size(self) -> tuple[int, int]:
+        """See `Backend`."""
+        return self._records, self._bytes
+
+    def close(self) -> None:
+        """See `Backend`."""
+        with self._reading:
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.close()
+            self._reader = self._writer = None
+
+    @contextlib.contextmanager
+    def _reader_of(self) -> Iterator[sqlite3.Connection]:
+        with self._reading:
+            try:
+                if self._reader is None:
+                    self._reader = self._connect()
+                    self._reader.execute("PRAGMA query_only = ON")
+                yield self._reader
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+
+    def _usable(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise sqlite3.OperationalError("it is not open")
+        return self._writer
+
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        hint = f"Make room on the file system of {self._path.parent}; it goes on by itself then." if is_full else ""
+        return StorageError(f"{self._path}: {error}", hint=hint)
+
+
+class _NotOurs(Exception):
+    """The file is sound, and must be left alone."""
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors (a full disk): a second time would hide the first reason.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _is_passing(error: Exception) -> bool:
+    """Say whether the file may be good: it is locked, cannot be read, or the disk is full."""
+    if isinstance(error, _NotOurs):
+        return False
+    return getattr(error, "sqlite_errorname", "").split("_")[1:2] not in (["CORRUPT"], ["NOTADB"], ["ERROR"])
+
+
+def _translated(query: Query) -> tuple[str, list[Any], bool]:
+    """(a condition, its values, whether it says all that the query says); never less is found than what matches."""
+    terms, values = ["1"], []
+    is_exact = True
+    for condition in query.conditions:
+        column = _COLUMN_OF.get(condition.field)
+        argument = condition.argument
+        if column and condition.operator == "$eq" and isinstance(argument, str):
+            terms.append(f"{column} = ?")
+            values.append(argument)
+        elif column and condition.operator == "$in" and len(argument) <= 500 and all(type(x) is str for x in argument):
+            terms.append(f"{column} IN ({', '.join('?' * len(argument))})")
+            values.extend(argument)
+        elif (
+            condition.field == "engine_uuid" and condition.operator == "$eq" and isinstance(argument, str) and argument
+        ):
+            terms.append("engine = ?")
+            values.append(argument)
+        elif condition.field in {"submitted", "completed"} and condition.operator in _BOUNDS and argument is not None:
+            # A microsecond more than asked: the query itself decides about the edge.
+            sign, by = _BOUNDS[condition.operator]
+            terms.append(f"{condition.field} {sign} ?")
+            values.append((argument + by) / 1_000_000)
+            is_exact = False
+        else:
+            is_exact = False
+    return " AND ".join(terms), values, is_exact
+
+
+_BOUNDS: Final = {"$lt": ("<=", 1), "$lte": ("<=", 1), "$gt": (">=", -1), "$gte": (">=", -1)}
