@@ -74,6 +74,9 @@ class Executor:
         self._index = -1
         # True while user code runs and has not been interrupted: only then does SIGINT raise.
         self._is_interruptible = False
+        # True between `hold` and `release`, and what they kept back.
+        self._is_holding = False
+        self._held: KeyboardInterrupt | Stopped | None = None
         self._run_by_kind: dict[int, Callable[[HeldFunction | None, Any, Sequence[Any]], Any]] = {
             m.APPLY: self._apply,
             m.MAP: self._map,
@@ -94,12 +97,39 @@ class Executor:
             # Cleared before it raises: a second signal cannot hit the handling of the first.
             self._is_interruptible = False
             raise KeyboardInterrupt
+        if self._is_holding and self._held is None:
+            self._held = KeyboardInterrupt()
 
     def on_stop(self, _number: int, _frame: FrameType | None) -> None:
         """Handler of SIGTERM: ends the running task in such a way that `run` raises Stopped."""
         if self._is_interruptible:
             self._is_interruptible = False
             raise Stopped
+        if self._is_holding:
+            self._held = Stopped()
+
+    def hold(self) -> None:
+        """Until `release` no signal raises in user code, which is in the middle of something of ours."""
+        self._is_holding = self._is_interruptible
+        self._is_interruptible = False
+
+    def release(self) -> None:
+        """The reverse; what came meanwhile is raised here."""
+        if self._is_holding:
+            self._is_holding = False
+            held, self._held = self._held, None
+            if held is not None:
+                raise held
+            self._is_interruptible = True
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what runs user code: signals reach it."""
+        try:
+            self._is_interruptible = True
+            return function(*args)
+        finally:
+            self._is_interruptible = False
+            self._held = None
 
     def run(self, kind: int, function: HeldFunction | None, body: Any, frames: Sequence[Any]) -> Outcome:
         """Run one task to its end.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clusterd.core.model.page import PageWriter
     from clusterd.engine.executor import Executor, Outcome
     from clusterd.engine.functions import Functions, HeldFunction
+    from clusterd.engine.stock.runner import StockRunner
     from clusterd.link import Link
 
 # Results that had to wait travel together: at most about this much in one header, and this many frames (of 1,024 that a
@@ -85,8 +86,12 @@ class Loop:
         self._controller = b""
         # What clients call us; -1 before the first controller has said.
         self._wire_id = -1
+        # Ours, which the identity knows.
+        self._uuid = b""
         self._completed = 0
         self._alone_since = time.monotonic()
+        # What runs tasks of stock clients, from the first one on.
+        self._stock: StockRunner | None = None
         # Why the loop ends, and the exit status.
         self._is_stopping = False
         self.problem = ""
@@ -143,14 +148,13 @@ class Loop:
         if self._wire_id >= 0:
             # Another controller takes us in under the id that clients know us by.
             about["wanted_id"] = self._wire_id
-        return self._identity(**about)
+        attach = self._identity(**about)
+        self._uuid = attach.uuid
+        return attach
 
     def _forget_not_run(self) -> None:
         # The same attempt may be dispatched to us again by the new controller: what was not run of the old one's would pass for that.
-        outbox = [
-            ([message for message in messages if isinstance(message, m.Result)], frames, size)
-            for messages, frames, size in self._outbox
-        ]
+        outbox = [(*_results_of(messages, frames), size) for messages, frames, size in self._outbox]
         self._outbox = deque(batch for batch in outbox if batch[0])
         self._outbox_bytes = sum(size for _, _, size in self._outbox)
 
@@ -179,12 +183,28 @@ class Loop:
             self._answer(m.NotRun(dispatch.task, dispatch.attempt, "recalled"), (), 0)
             return
         fault.point("engine.task.before_run")
-        outcome = self._executor.run(dispatch.kind, function, body, frames)
+        if dispatch.kind == m.STOCK:
+            outcome = self._run_stock(dispatch, body, frames)
+        else:
+            outcome = self._executor.run(dispatch.kind, function, body, frames)
         del body, frames  # arguments go before the result waits
         self._completed += 1
         self._page.end(outcome.finished, is_failed=outcome.status == m.STATUS_ERROR)
         fault.point("engine.task.after_run")
         self._answer_with(dispatch, outcome)
+
+    def _run_stock(self, dispatch: m.Dispatch, body: Any, frames: Sequence[Any]) -> Outcome:
+        if self._stock is None:
+            from clusterd.engine.stock.runner import StockRunner  # noqa: PLC0415 - of no use without stock clients
+
+            self._stock = StockRunner(self._executor, self._link, self._uuid)
+        outcome, unsent = self._stock.run(dispatch, self._wire_id, body, frames)
+        # The link was used meanwhile: what it said comes before what is said now.
+        self._handle(self._stock.take_events())
+        for published, own in unsent:
+            # Not the live way any more, but still before the result.
+            self._answer(published, own, len(published.content) + 64)
+        return outcome
 
     def _answer_with(self, dispatch: m.Dispatch, outcome: Outcome) -> None:
         limits = self._link.welcome.limits if self._link.welcome is not None else m.Limits()
@@ -196,7 +216,10 @@ class Loop:
                 f"the result has a part of {size} bytes, the controller takes {limits.max_message}",
                 hint="Return it in parts, write it to a shared file system, or raise `max_message` in the profile.",
             )
-            outcome.status, outcome.body, outcome.frames = m.STATUS_ERROR, self._executor.failure(refusal), ()
+            if dispatch.kind == m.STOCK and self._stock is not None:
+                outcome = self._stock.refuse(refusal, outcome)
+            else:
+                outcome.status, outcome.body, outcome.frames = m.STATUS_ERROR, self._executor.failure(refusal), ()
         body, frames = place_body(outcome.body, outcome.frames)
         self._answer(
             m.Result(
@@ -216,7 +239,7 @@ class Loop:
             len(body) + len(outcome.stdout) + len(outcome.stderr) + (_BATCH_BYTES if outcome.display else 64),
         )
 
-    def _answer(self, message: m.Result | m.NotRun, frames: Sequence[Any], size: int) -> None:
+    def _answer(self, message: m.Result | m.NotRun | m.Published, frames: Sequence[Any], size: int) -> None:
         """Send it, or keep it behind what waits."""
         if frames:
             size += sum(map(len, frames))
@@ -296,9 +319,9 @@ class Loop:
                     self.status = 1
 
     def _keep_unacknowledged(self, event: Down) -> None:
-        for messages, frames in reversed(event.unacked):
-            # What was asked for or refused on the old connection has no meaning on a new one; results have, and own all frames.
-            results = [message for message in messages if isinstance(message, m.Result)]
+        for sent, payload_frames in reversed(event.unacked):
+            # What was asked for, refused or shown on the old connection has no meaning on a new one; results have.
+            results, frames = _results_of(sent, payload_frames)
             if results:
                 size = sum(len(message.body) + 64 for message in results) + sum(len(frame) for frame in frames)
                 self._outbox.appendleft((results, frames, size))
@@ -336,3 +359,17 @@ class Loop:
                 self._functions.add(message.digest, message.name, body, own)
                 for parked in reversed(self._parked.pop(message.digest, [])):
                     self._queue.appendleft(parked)
+
+
+def _results_of(messages: Sequence[Any], frames: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The results among `messages`, and their frames."""
+    results: list[Any] = []
+    own: list[Any] = []
+    position = 0
+    for message in messages:
+        count = getattr(message, "frames", 0)
+        if isinstance(message, m.Result):
+            results.append(message)
+            own += frames[position : position + count]
+        position += count
+    return results, own

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from clusterd.engine.stock.live import Live
+
 LIMIT_BYTES = 1024 * 1024
 """How much of each stream a task's result carries: the last of it."""
 # An unfinished line waits for its end in memory, up to this size; a progress bar may never end its line.
@@ -70,6 +72,9 @@ class Stream(io.TextIOBase):
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._dropped = 0
+        # Where what is written goes instead of being kept, while a task of a stock client runs.
+        self.tap: Live | None = None
+        self._name = "stderr" if descriptor == 2 else "stdout"
         # What is not in the log yet: never a whole line.
         self._line: list[bytes] = []
         self._line_bytes = 0
@@ -114,18 +119,26 @@ class Stream(io.TextIOBase):
         size = len(data)
         if not size:
             return
+        self._line.append(data)
+        self._line_bytes += size
+        if b"\n" in data or self._line_bytes > _LINE_BYTES:
+            self._flush_line()
+        if self.tap is not None:
+            self.tap.write(self._name, data)
+            return
         self.is_dirty = True
         self._kept.append(data)
         self._kept_bytes += size
         if self._kept_bytes > 2 * self._limit:
             self._trim()
-        self._line.append(data)
-        self._line_bytes += size
-        if b"\n" in data or self._line_bytes > _LINE_BYTES:
-            self.flush()
 
     def flush(self) -> None:
-        """Bring what was written into the log."""
+        """Bring what was written into the log, and to whoever looks on."""
+        self._flush_line()
+        if self.tap is not None:
+            self.tap.flush()
+
+    def _flush_line(self) -> None:
         if self._line:
             data = b"".join(self._line)
             self._line.clear()
@@ -143,7 +156,7 @@ class Stream(io.TextIOBase):
         if not self.is_dirty:
             return ""
         self.is_dirty = False
-        self.flush()
+        self._flush_line()
         if self._kept_bytes > self._limit:
             self._trim()
         text = b"".join(self._kept).decode("utf-8", "replace")

@@ -10,19 +10,23 @@ import contextlib
 import sys
 import traceback
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from IPython.core import interactiveshell
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
 from clusterd.engine import sources
+
+if TYPE_CHECKING:
+    from clusterd.engine.stock.live import Live
 
 MAX_DISPLAY_BYTES = 8 * 1024 * 1024
 """Rich output of one task beyond this is replaced by a note: it travels in a message header (16 MiB at most)."""
@@ -46,7 +50,12 @@ class EngineDisplayHook(DisplayHook):  # type: ignore[misc]
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         """Collect."""
         self.shell.last_text = format_dict.get("text/plain")
-        self.shell.collect("execute_result", format_dict, md_dict)
+        if self.shell.live is not None:
+            count = self.shell.execution_count
+            content = {"data": format_dict, "metadata": md_dict or {}, "execution_count": count}
+            self.shell.live.publish("execute_result", content)
+        else:
+            self.shell.collect("execute_result", format_dict, md_dict)
 
     def update_user_ns(self, result: Any) -> None:
         """Keep `_`, and no more: an engine that holds its last results for ever runs out of memory."""
@@ -71,13 +80,25 @@ class EngineDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
     """Collects what `display()` is given."""
 
     def publish(
-        self, data: dict[str, Any], metadata: dict[str, Any] | None = None, *_: Any, update: bool = False, **__: Any
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *_: Any,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **__: Any,
     ) -> None:
-        """Collect."""
-        self.shell.collect("update_display_data" if update else "display_data", data, metadata)
+        """Collect, or show at once."""
+        kind = "update_display_data" if update else "display_data"
+        if self.shell.live is not None:
+            self.shell.live.publish(kind, {"data": data, "metadata": metadata or {}, "transient": transient or {}})
+        else:
+            self.shell.collect(kind, data, metadata)
 
-    def clear_output(self, wait: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - IPython's signature
+    def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
         """Forget what was displayed."""
+        if self.shell.live is not None:
+            self.shell.live.publish("clear_output", {"wait": wait})
         self.shell.displayed.clear()
 
 
@@ -100,6 +121,7 @@ class EngineShell(InteractiveShell):  # type: ignore[misc]
         cell: the text of the running cell.
         displayed: rich output of the running task.
         last_text: text/plain of the last expression's value, None where it has none.
+        live: where rich output goes at once, while a task of a stock client runs; else None.
     """
 
     displayhook_class = Type(EngineDisplayHook)
@@ -112,6 +134,7 @@ class EngineShell(InteractiveShell):  # type: ignore[misc]
         self.cell = ""
         self.displayed: list[dict[str, Any]] = []
         self.last_text: str | None = None
+        self.live: Live | None = None
         self._displayed_bytes = 0
         super().__init__(**kwargs)
 
@@ -133,6 +156,11 @@ class EngineShell(InteractiveShell):  # type: ignore[misc]
 
     def init_virtualenv(self) -> None:
         """The interpreter was chosen by the profile; $VIRTUAL_ENV of the daemon must not change the path."""
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """No event loop runs beside tasks; `%matplotlib inline` asks for none."""
+        if gui not in (None, "inline", "none"):
+            raise UsageError(f"an engine has no screen: there is no event loop of {gui!r} here")
 
     def _tee(self, channel: str) -> Any:  # noqa: ARG002 - IPython's signature
         # IPython 9 keeps a copy of all that cells print, for ever.
@@ -191,15 +219,22 @@ class EngineShell(InteractiveShell):  # type: ignore[misc]
 
     def run_text(self, text: str) -> tuple[str | None, BaseException | None]:
         """Run a cell; (text/plain of its last expression, its error)."""
-        self.cell, self.last_text = text, None
+        self.last_text = None
         self.execution_count += 1
+        error = self.run_request(text)
+        return self.last_text, error
+
+    def run_request(self, text: str, *, is_silent: bool = False) -> BaseException | None:
+        """Run a cell; its error. A silent one shows no value."""
+        self.cell = text
         try:
-            result = self.run_cell(text, store_history=False)
+            result = self.run_cell(text, store_history=False, silent=is_silent)
         finally:
             self.cell = ""
         # The result holds the value and the error, the shell would hold the result until the next cell.
         self.last_execution_result = None
-        return self.last_text, result.error_before_exec or result.error_in_exec
+        error: BaseException | None = result.error_before_exec or result.error_in_exec
+        return error
 
 
 def build_shell() -> EngineShell:

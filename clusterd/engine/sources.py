@@ -67,6 +67,13 @@ def format_traceback(error: BaseException, where: str) -> str:
     return f"On {where}:\n{text}"
 
 
+def without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins with the user's first frame; None where there is none."""
+    for _ in range(_leading(traceback)):
+        traceback = traceback.tb_next if traceback is not None else None
+    return traceback
+
+
 def _leading(traceback: TracebackType | None) -> int:
     """How many of the outermost frames are not the user's."""
     count = 0

@@ -68,6 +68,12 @@ RULES: dict[str, Rule] = {
         third="msgspec zmq IPython traitlets cloudpickle psutil setproctitle",
         never="asyncio",
     ),
+    # What stock clients' pickles name; asked for by name, and a clear error where it is missing: see OPTIONAL.
+    "clusterd.engine.stock.library": rule(
+        own=f"clusterd.engine {CORE} {SYSTEM} clusterd.link",
+        third="IPython ipyparallel ipykernel comm",
+        never="asyncio",
+    ),
     # A peer's end of the wire (client, agent, engine, and the daemon as operator): transports and nothing that decides.
     "clusterd.link": rule(
         own=f"{CORE} clusterd.system.stream clusterd.system.unix_sockets", third="msgspec zmq", never="asyncio"
@@ -93,6 +99,9 @@ WARMED = {("clusterd.agent.zygote", "clusterd.engine")}
 
 USERS_ENVIRONMENT = frozenset({"zmq", "msgspec", "IPython", "traitlets", "cloudpickle", "psutil", "setproctitle"})
 """All that is installed beside the users' interpreter, where agent and engine run (traitlets comes with IPython)."""
+
+OPTIONAL = {"clusterd.engine.stock.library": frozenset({"ipyparallel", "ipykernel", "comm"})}
+"""What a module asks for by name, and says so where it is missing."""
 
 UNIX_ONLY = frozenset({"fcntl", "pwd", "grp", "resource", "termios"})
 """Missing on Windows, where engines of a mixed pool run and a client may sit."""

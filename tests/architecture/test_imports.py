@@ -133,6 +133,8 @@ def test_agent_and_engine_need_only_what_the_users_environment_has(process):
                 continue
             if is_own(item.target):
                 todo.append(item.target)
-            elif not is_stdlib(item.target) and item.target.partition(".")[0] not in rules.USERS_ENVIRONMENT:
+            elif not is_stdlib(item.target) and item.target.partition(".")[0] not in (
+                rules.USERS_ENVIRONMENT | rules.OPTIONAL.get(name, frozenset())
+            ):
                 missing.append(f"{modules()[name].where}:{item.line}: {item.target}")
     assert missing == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 
 import cloudpickle
 import numpy as np
 import pytest
 
 from clusterd.core.model import page
+from clusterd.core.wire import jupyter, payload
 from clusterd.core.wire import messages as m
-from clusterd.core.wire import payload
 from clusterd.core.wire.frames import find_body, place_body
 from clusterd.core.wire.session import payload_digest
 from clusterd.engine import loop as loop_module
@@ -43,6 +45,7 @@ class FakeLink:
         # Called when the loop asked for events and there were none.
         self.when_idle = None
         self.is_idle = False
+        self.is_sending = False
 
     def open(self):
         self.is_open = True
@@ -125,6 +128,12 @@ class Bench:
         body, frames = place_body(body, frames)
         number = next(self.tasks)
         return m.Dispatch(b"task %d" % number, 0, next(self.orders), kind, function, body, len(frames)), frames
+
+    def stock(self, code):
+        header = b'{"msg_id":"m","msg_type":"execute_request"}'
+        content = json.dumps({"code": code, "silent": True}).encode()
+        body = jupyter.pack_request(jupyter.Request(header, b"{}", b"{}", content))
+        return m.Dispatch(b"task %d" % next(self.tasks), 0, next(self.orders), m.STOCK, b"", body, 0), ()
 
     def receive(self, *pairs, digests=None):
         frames = [memoryview(bytes(frame)) for _, own in pairs for frame in own]
@@ -419,3 +428,90 @@ def test_a_stop_passes_through_the_executor(bench):
         here.executor.run(m.EXECUTE, None, body, ())
     assert here.executor.namespace.pull(["cleaned"]) == [True]
     here.run()  # which closes what a loop holds
+
+
+# --- tasks of stock clients ---
+
+
+@pytest.fixture
+def installed(bench):
+    """A bench whose streams are the process's."""
+
+    @contextlib.contextmanager
+    def run(here):
+        with contextlib.redirect_stdout(here.executor.output.stdout):
+            yield here
+
+    return run
+
+
+def contents(messages):
+    return [json.loads(message.content) for message in messages if isinstance(message, m.Published)]
+
+
+def test_a_stock_task_shows_its_output_and_answers_with_the_engines_id(bench, installed):
+    here = bench()
+    here.loop.attach(b"")  # as the link does
+    here.link.events.append(here.link.up())
+    here.receive(here.stock("print('hello')"), here.stock("1 / 0"), here.dispatch(m.EXECUTE, "2"))
+    with installed(here):
+        here.run()
+    messages = here.link.messages()
+    assert [type(message).__name__ for message in messages] == ["Published", "Result", "Published", "Result", "Result"]
+    assert contents(messages)[0] == {"name": "stdout", "text": "hello\n"}
+    assert (messages[1].status, messages[1].stdout) == (m.STATUS_OK, "")
+    info = json.loads(jupyter.unpack_reply(messages[3].body).content)["engine_info"]
+    assert info == {"engine_uuid": (b"u" * 16).hex(), "engine_id": 7, "method": "execute"}
+
+
+def test_output_that_the_link_did_not_take_goes_before_the_result(bench, installed):
+    here = bench()
+    link = here.link
+    link.up()
+    here.loop.attach(b"")
+    here.receive(here.stock("print('hello')"), here.stock("print('again')"))
+    here.loop._handle(link.receive())
+    link.is_clear = False
+    with installed(here):
+        here.loop._run_next()
+        here.loop._run_next()
+    assert not link.sent
+    link.is_clear = True
+    here.run()
+    assert [type(message).__name__ for message in link.messages()] == ["Published", "Result"] * 2
+
+
+def test_what_was_shown_on_a_lost_connection_is_not_shown_again(bench):
+    here = bench()
+    link = here.link
+    link.up()
+    shown = m.Published(b"task 1", 0, "data_message", b"{}", b"{}", 2)
+    result = m.Result(b"task 1", 0, m.STATUS_OK, 0.0, 0.0, "", "", b"", 1)
+    here.loop._handle([link.down([([shown, result], [b"1", b"2", b"3"]), ([shown], [b"4", b"5"])])])
+    link.events.append(link.up())
+    here.run()
+    assert link.sent == [([result], [b"3"])]
+
+
+def test_what_came_while_a_stock_task_used_the_link_is_not_lost(bench, installed):
+    here = bench()
+    here.link.events.append(here.link.up())
+    here.executor.namespace.push({"more": lambda: here.receive(here.stock("None"), here.dispatch(m.EXECUTE, "2"))})
+    here.receive(here.stock("more()\nprint('x')"))
+    with installed(here):
+        here.run()
+    assert [message.task for message in here.link.messages(m.Result)] == [b"task 1", b"task 2", b"task 3"]
+
+
+def test_a_stock_result_over_the_limit_is_a_stock_error(bench, installed):
+    here = bench()
+    link = here.link
+    up = link.up()
+    link.welcome.limits.max_message = 50_000
+    link.events.append(up)
+    here.receive(here.stock("raise ValueError('x' * 60_000)"))
+    here.run()
+    (result,) = link.messages(m.Result)
+    content = json.loads(jupyter.unpack_reply(result.body).content)
+    assert (result.status, content["ename"]) == (m.STATUS_ERROR, "TaskNotSendable")
+    assert "the controller takes 50000" in content["evalue"]
