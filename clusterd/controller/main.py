@@ -35,6 +35,7 @@ from clusterd.controller.requests import Requests
 from clusterd.controller.tasks import Tasks
 from clusterd.controller.wire_ids import WireIds
 from clusterd.core.model.page import epoch_of
+from clusterd.core.model.task import Scheme
 from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import Limits
@@ -169,7 +170,14 @@ class Controller:
         spec = self._spec
         # `database: none` keeps just what recognises repeats; the bytes of results are never kept in either.
         max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
-        scheduler = Scheduler(Settings(max_records=max_records, max_record_bytes=spec.records.memory))
+        scheduler = Scheduler(
+            Settings(
+                max_records=max_records,
+                max_record_bytes=spec.records.memory,
+                scheme=Scheme(spec.task_scheme),
+                seed=int.from_bytes(self._incarnation, "little"),
+            )
+        )
         performer = Performer(spec.client_credit.results)
         recovery = Recovery(self._secrets.places, time.monotonic() if self._has_predecessor else None)
         tasks = Tasks(scheduler, performer, self._limits, recovery)

@@ -102,6 +102,7 @@ def submitted(message: Submit, client: int, frames: Sequence[Any]) -> events.Tas
         options.label[:MAX_LABEL],
         _dependency(options.after),
         _dependency(options.follow),
+        max_wait=options.max_wait,
     )
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DIGEST_SIZE = 16
+# By `Result.status`: the wire checks its range.
+_STATUS = (Status.OK, Status.ERROR, Status.UNMET)
 ABORTED = "aborted before it ran"
 # Tasks beyond its credit that a client may submit while it reads nothing: each is answered, and the answers wait here.
 MAX_REFUSED = 10_000
@@ -210,7 +212,7 @@ class Tasks:
                         message.task,
                         engine.id,
                         message.attempt,
-                        Status.ERROR if message.status else Status.OK,
+                        _STATUS[message.status],
                         max(0.0, duration),  # in this order: NaN is no duration either
                         len(message.body) + (sum(map(len, taken[0])) if taken[0] else 0),
                     ),

@@ -16,10 +16,11 @@ TaskId: TypeAlias = bytes
 
 
 class Status(IntEnum):
-    """How an engine says that a task went."""
+    """How an engine says that a task went; UNMET: it refuses the task, because what that requires is not there."""
 
     OK = 0
     ERROR = 1
+    UNMET = 2
 
 
 class Place(IntEnum):
@@ -39,6 +40,27 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     UNSCHEDULABLE = "unschedulable"
     OVERLOADED = "overloaded"
+
+
+class Unmet(StrEnum):
+    """What is wrong with what an unschedulable task depends on or requires; the words are those of ipyparallel's errors.
+
+    INVALID: it names a task that is not known, or itself. IMPOSSIBLE: it was possible once, and can not be met any more.
+    """
+
+    INVALID = "invalid_dependency"
+    IMPOSSIBLE = "impossible_dependency"
+
+
+class Scheme(StrEnum):
+    """Which of the engines that take work gets a balanced task; see `core.scheduler.schemes`."""
+
+    LEASTLOAD = "leastload"
+    LRU = "lru"
+    TWOBIN = "twobin"
+    WEIGHTED = "weighted"
+    PLAINRANDOM = "plainrandom"
+    PURE = "pure"
 
 
 class Dependency(Struct, frozen=True):
@@ -76,7 +98,10 @@ class TaskRecord(Struct, frozen=True):
 
 
 class EngineLoad(Struct, frozen=True):
-    """One engine's tasks: `queued` are direct ones that wait at the controller, `prefetched` wait inside the engine."""
+    """One engine's tasks: `queued` are direct ones that wait at the controller, `prefetched` wait inside the engine.
+
+    `completed` counts what it ran: a task that is run again counts each time, one that the engine refused does not.
+    """
 
     queued: int
     running: int

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from clusterd.core.model.task import Place, Reason, TaskId
+from clusterd.core.model.task import Place, Reason, TaskId, Unmet
 
 
 class Action(Struct, frozen=True, gc=False):
@@ -37,7 +37,10 @@ class Deliver(Action, frozen=True):
 
 
 class Fail(Action, frozen=True):
-    """Tell the client that the task has no result. `engine` is -1 where none was involved."""
+    """Tell the client that the task has no result. `engine` is -1 where none was involved.
+
+    `unmet` goes with Reason.UNSCHEDULABLE alone: whether its dependencies, or what it requires of an engine, are to blame, and how.
+    """
 
     task: TaskId
     client: int
@@ -45,6 +48,7 @@ class Fail(Action, frozen=True):
     text: str
     engine: int = -1
     attempt: int = -1
+    unmet: Unmet | None = None
 
 
 class Forget(Action, frozen=True):
@@ -60,6 +64,7 @@ class WhyDiscarded(StrEnum):
     REPEATED = "repeated"
     UNKNOWN = "unknown"
     RETRIED = "retried"
+    REFUSED = "refused"
     TIMED_OUT = "timed out"
     CLIENT_GONE = "client gone"
     EXPIRED = "expired"

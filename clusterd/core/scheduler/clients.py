@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clusterd.core.model.task import Place, Reason
-from clusterd.core.scheduler.dependencies import leave
-from clusterd.core.scheduler.fairness import block, bury, unblock
-from clusterd.core.scheduler.outcomes import drop_client, fail
+from clusterd.core.scheduler.fairness import block, unblock
+from clusterd.core.scheduler.outcomes import drop_client
 from clusterd.core.scheduler.tasks import Client
+from clusterd.core.scheduler.unbegun import end_unbegun
 from clusterd.core.scheduler.watch import recall
 
 if TYPE_CHECKING:
@@ -87,16 +87,17 @@ def abort_requested(state: State, event: AbortRequested, now: float, out: Out) -
         clients = list(state.clients.values())
     else:
         clients = [client for client in (state.clients.get(event.client),) if client is not None]
+    owners = set(clients)
     if event.tasks is not None:
-        owners = set(clients)
         named = (state.tasks.get(task_id) for task_id in event.tasks)
         _abort(state, [task for task in named if task is not None and task.client in owners], now, out)
     elif event.targets is not None:
-        for engine in [engine for engine in map(state.engines.get, event.targets) if engine is not None]:
-            flows = [engine.direct.flows.get(client.handle) for client in clients]
-            queued = [task for flow in flows if flow is not None for task in flow.tasks]
-            held = [task for task in engine.held.values() if task.target == engine.id and task.client in clients]
-            _abort(state, queued + held, now, out)
+        targets = set(event.targets)
+        engines = [engine for engine in map(state.engines.get, targets) if engine is not None]
+        direct = [task for engine in engines for flow in engine.direct.flows.values() for task in flow.tasks]
+        direct += [task for engine in engines for task in engine.held.values() if task.target == engine.id]
+        direct += [task for task in state.waiting.values() if task.target in targets]
+        _abort(state, [task for task in direct if task.client in owners], now, out)
     else:
         for client in clients:
             _abort_all(state, client, now, out)
@@ -118,18 +119,7 @@ def _abort(state: State, tasks: list[Task], now: float, out: Out) -> None:
                 first, last = ranges.get(task.engine.id, (task.order, task.order))
                 ranges[task.engine.id] = (min(first, task.order), max(last, task.order))
             continue
-        if task.place is Place.WAITING:
-            leave(state, task)
-        elif task.place is Place.QUEUED:
-            _unqueue(task)
-        else:
-            continue
-        fail(state, task, Reason.ABORTED, "aborted before it ran", now, out)
+        if task.place is not Place.ENDED:
+            end_unbegun(state, task, Reason.ABORTED, "aborted before it ran", now, out)
     for engine_id, (first, last) in ranges.items():
         recall(state.engines[engine_id], first, last, out)
-
-
-def _unqueue(task: Task) -> None:
-    # bury() rebuilds by what is QUEUED: the task must not count as that any more.
-    task.place = Place.WAITING
-    bury(task)

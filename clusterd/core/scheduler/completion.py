@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clusterd.core.model.task import Place, Reason
+from clusterd.core.model.task import Place, Reason, Status
 from clusterd.core.scheduler.actions import Deliver, Discard, Forget, WhyDiscarded
 from clusterd.core.scheduler.engine import STALLED
 from clusterd.core.scheduler.fairness import reopen
-from clusterd.core.scheduler.outcomes import can_retry, charge, end, put_back, retry_or_fail
+from clusterd.core.scheduler.outcomes import can_retry, charge, end, put_back, refuse, retry_or_fail
 from clusterd.core.scheduler.recovery import orphan_finished, orphan_not_run
 from clusterd.core.scheduler.watch import arm_limit
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from clusterd.core.scheduler.tasks import Task
 
 _HELD: Final = Place.HELD
+_UNMET: Final = Status.UNMET
 
 
 def task_finished(state: State, event: TaskFinished, now: float, out: Out) -> None:
-    """Deliver a result, or use a retry."""
+    """Deliver a result, or use a retry, or look for an engine that does not refuse the task."""
     task = state.tasks.get(event.task)
     if (
         task is None
@@ -39,8 +40,9 @@ def task_finished(state: State, event: TaskFinished, now: float, out: Out) -> No
         return
     release(engine, task)
     _next_head(state, engine, now)
-    engine.completed += 1
-    task.function.add(event.duration)
+    if event.status is not _UNMET:
+        engine.completed += 1
+        task.function.add(event.duration)
     conclude(state, task, engine, event, now, out)
     reopen(state, engine)
 
@@ -48,12 +50,17 @@ def task_finished(state: State, event: TaskFinished, now: float, out: Out) -> No
 def conclude(state: State, task: Task, engine: Engine, event: TaskFinished, now: float, out: Out) -> None:
     """Decide what becomes of a task that has a result."""
     if event.status:
-        if task.interrupted is not None:
+        if event.status is _UNMET:
+            if not isinstance(task.spec.target, int):
+                refuse(state, engine, task, now, out)
+                return
+            # Else nobody asked for another engine: what this one says is the answer.
+        elif task.interrupted is not None:
             out.append(Discard(task.id, engine.id, task.attempt, WhyDiscarded.TIMED_OUT))
             text = f"it ran for {event.duration:.3g} s on {engine.name}, over its timeout of {task.timeout:g} s"
             retry_or_fail(state, task, Reason.TIMEOUT, text, now, out)
             return
-        if task.retries_left and can_retry(task):
+        elif task.retries_left and can_retry(task):
             out.append(Discard(task.id, engine.id, task.attempt, WhyDiscarded.RETRIED))
             charge(engine, task)
             retry_or_fail(state, task, Reason.ENGINE_LOST, f"it raised an exception on {engine.name}", now, out)

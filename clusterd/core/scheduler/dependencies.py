@@ -1,15 +1,15 @@
 """DECIDES when a task that depends on others may run: `after` in time, `follow` in place (on an engine where they ran).
 
 A task waits until all of its conditions are met or one can never be. Dependencies name tasks that are known already, so there
-are no cycles; one that is not known (never submitted, refused, or culled from the records) counts as ended in neither way.
-Each end of a task costs each of its dependents O(1); the cascade of failures is a worklist, not a recursion.
+are no cycles; a task that names another one (never submitted, not accepted, or culled from the records), or itself, fails at once, whatever
+else it names. Each end of a task costs each of its dependents O(1); the cascade of failures is a worklist, not a recursion.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clusterd.core.model.task import Place, Reason, Status
+from clusterd.core.model.task import Place, Reason, Status, Unmet
 from clusterd.core.scheduler.outcomes import fail, queue_or_fail
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Condition:
 
     Attributes:
         left: tasks that have not ended, as far as this has been told.
-        engines: for `follow`: where the task may run.
+        engines: for `follow`: where the task may run, as far as is known: where all of the others ran, or (any) where one did.
         is_met: True or False once it is decided, None before.
         why: for people, where it is False.
     """
@@ -40,12 +40,19 @@ class Condition:
         self.is_met: bool | None = None if self.left else True
         self.why = ""
 
-    def tell(self, state: State, task_id: TaskId, ended: Task | None) -> None:
-        """Take the end of one of its tasks; None: that task is not known."""
-        self.left.discard(task_id)
-        if self.is_met is not None:
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "`follow` dependency" if self.is_place else "`after` dependency"
+
+    def tell(self, state: State, ended: Task) -> None:
+        """Take the end of one of its tasks."""
+        self.left.discard(ended.id)
+        if self.is_met is not None and not (
+            self.is_met and self.is_place
+        ):  # one that may follow any has one more place to go to
             return
-        why = self._why_not(state, task_id, ended)
+        why = self._why_not(state, ended)
         if self.dependency.is_all:
             if why:
                 self.is_met, self.why = False, why
@@ -53,16 +60,19 @@ class Condition:
                 self.is_met = True
         elif not why:
             self.is_met = True
-        elif not self.left:
+        elif not self.left and not self.is_met:
             self.is_met, self.why = False, f"none of its {len(set(self.dependency.tasks))} tasks is as asked for; {why}"
 
-    def _why_not(self, state: State, task_id: TaskId, ended: Task | None) -> str:
+    def look_again(self, state: State) -> None:
+        """Wait on where it is met in places alone that are gone by now, and another may come."""
+        if self.is_met and self.engines and self.left and state.engines.keys().isdisjoint(self.engines):
+            self.is_met = self.engines = None
+
+    def _why_not(self, state: State, ended: Task) -> str:
         """Return why this end does not count, or an empty string when it does."""
-        if ended is None:
-            return f"task {task_id.hex()} is not known (any more)"
         is_ok = ended.status is Status.OK
         if not (self.dependency.on_success if is_ok else self.dependency.on_failure):
-            return f"task {task_id.hex()} {'succeeded' if is_ok else 'failed'}"
+            return f"task {ended.id.hex()} {'succeeded' if is_ok else 'failed'}"
         if self.is_place:
             return self._why_not_there(state, ended)
         return ""
@@ -71,9 +81,12 @@ class Condition:
         engine = ended.engine
         if engine is None or engine.id not in state.engines:
             return f"the engine of task {ended.id.hex()} is gone" if engine else f"task {ended.id.hex()} ran nowhere"
-        if self.engines and engine.id not in self.engines:  # only `all` asks on: `any` is decided by the first
+        if self.engines is None:
+            self.engines = {engine.id}
+        elif not self.dependency.is_all:
+            self.engines.add(engine.id)
+        elif engine.id not in self.engines:
             return f"task {ended.id.hex()} ran on another engine than those before it"
-        self.engines = {engine.id}
         return ""
 
 
@@ -91,9 +104,12 @@ def begin(state: State, task: Task, now: float, out: Out) -> None:
         for task_id in dict.fromkeys(condition.dependency.tasks):
             other = state.tasks.get(task_id)
             if other is None or other is task:
-                condition.tell(state, task_id, None)
-            elif other.place is _ENDED:
-                condition.tell(state, task_id, other)
+                leave(state, task)
+                text = f"its {condition.name} {_why_invalid(state, task_id, other)}"
+                fail(state, task, Reason.UNSCHEDULABLE, text, now, out, unmet=Unmet.INVALID)
+                return
+            if other.place is _ENDED:
+                condition.tell(state, other)
             else:
                 if other.dependents is None:
                     other.dependents = {}
@@ -111,7 +127,7 @@ def resolve(state: State, now: float, out: Out) -> None:
                 continue  # aborted in the same batch in which this one ended and was culled
             for condition in task.conditions:
                 if ended.id in condition.left:
-                    condition.tell(state, ended.id, ended)
+                    condition.tell(state, ended)
             _decide(state, task, now, out)
 
 
@@ -132,9 +148,12 @@ def _decide(state: State, task: Task, now: float, out: Out) -> None:
     impossible = next((condition for condition in conditions if condition.is_met is False), None)
     if impossible is not None:
         leave(state, task)
-        kind = "follow" if impossible.is_place else "after"
-        fail(state, task, Reason.UNSCHEDULABLE, f"its `{kind}` dependency can not be met: {impossible.why}", now, out)
+        text = f"its {impossible.name} can not be met: {impossible.why}"
+        fail(state, task, Reason.UNSCHEDULABLE, text, now, out, unmet=Unmet.IMPOSSIBLE)
         return
+    if all(condition.is_met for condition in conditions):
+        for condition in conditions:
+            condition.look_again(state)
     if not all(condition.is_met for condition in conditions):
         return
     leave(state, task)
@@ -142,6 +161,15 @@ def _decide(state: State, task: Task, now: float, out: Out) -> None:
         if condition.engines is not None:
             _narrow(task, condition.engines)
     queue_or_fail(state, task, Reason.UNSCHEDULABLE, "its dependencies are met", now, out)
+
+
+def _why_invalid(state: State, task_id: TaskId, other: Task | None) -> str:
+    if other is not None:
+        return "names the task itself"
+    return (
+        f"names task {task_id.hex()}, which is not known: it was never accepted here, or ended so long ago that it was "
+        f"forgotten (up to {state.records.max_records} ended tasks are remembered)"
+    )
 
 
 def _narrow(task: Task, engines: set[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from clusterd.core.model.task import Scheme
 from clusterd.core.scheduler.tasks import FairQueue
 from clusterd.core.timers import NEVER
 
@@ -47,6 +48,7 @@ class Engine:
         is_ready: it stands in `State.ready_engines`.
         watch_at: see `timers`.
         recall_first, recall_last: orders that the last recall names.
+        seat, used, last_order: see `schemes`.
         orphans: how many tasks it holds that nobody has submitted here.
     """
 
@@ -60,6 +62,7 @@ class Engine:
         "held",
         "id",
         "is_ready",
+        "last_order",
         "level",
         "load",
         "max_bytes",
@@ -72,7 +75,9 @@ class Engine:
         "recall_first",
         "recall_last",
         "scale",
+        "seat",
         "timed",
+        "used",
         "watch_at",
         "window",
     )
@@ -82,7 +87,8 @@ class Engine:
         self.name = f"engine {event.engine} ({event.engine_set}/{event.slot})"
         self.max_held = event.max_held
         self.max_bytes = event.max_bytes
-        self.window = settings.window + event.hop
+        # Round robin regardless of load: an engine is full only when it holds all that it may.
+        self.window = NEVER if settings.scheme == Scheme.PURE else settings.window + event.hop
         self.scale = STEPS / self.window
         self.held: dict[TaskId, Task] = {}
         self.load = 0.0
@@ -102,6 +108,9 @@ class Engine:
         self.recall_first = 0
         self.recall_last = 0
         self.orphans = 0
+        self.seat = -1
+        self.used = 0
+        self.last_order = 0
 
     def has_window(self) -> bool:
         """Say whether it may hold one more task, flags aside. The last one may go beyond the bytes: else a big one would starve."""
@@ -134,7 +143,7 @@ class Pool:
 
 
 class Levels:
-    """Engines that take shared work, bucketed by load.
+    """Engines that take shared work, bucketed by load: the scheme `leastload`, and what the others build on.
 
     Attributes:
         buckets: by level; an engine's place in its bucket is its `position`, so that leaving is a swap with the last one.
@@ -179,7 +188,7 @@ class Levels:
                 self.lowest = level
         engine.level = level
 
-    def lightest(self) -> Engine | None:
+    def pick(self) -> Engine | None:
         """Return an engine of the lowest load, the one that came there last (its caches are warm); None when none takes work."""
         buckets = self.buckets
         level = self.lowest

@@ -124,7 +124,7 @@ def engine_lost(state: State, event: EngineLost, now: float, out: Out) -> None:
 
 
 def _leave_pools(state: State, engine: Engine) -> list[Task]:
-    """Take an engine out of all pools; return the tasks of those that are left without any."""
+    """Take an engine out of all pools; return the tasks of those that are left without any: they may have nobody else to wait for."""
     homeless: list[Task] = []
     engine.pools.clear()
     for pool in list(state.pools.values()):

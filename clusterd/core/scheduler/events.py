@@ -138,7 +138,8 @@ class TaskSubmitted(Event, frozen=True):
     """A client asks for a run. The core never sees the payload: `size` is its bytes, `function` the digest that run times are kept by.
 
     `target`: None (any engine), one wire id, or several (any one of them). `timeout` counts from the start of the run.
-    `attempt` is the number of its next execution: above 0 where a recovered controller offers a task again.
+    `attempt` is the number of its next execution: above 0 where a recovered controller offers a task again. `max_wait`: seconds
+    that it may wait for its dependencies and an engine, counted anew each time an engine or its failure puts it back.
     """
 
     task: TaskId
@@ -152,6 +153,7 @@ class TaskSubmitted(Event, frozen=True):
     after: Dependency | None = None
     follow: Dependency | None = None
     attempt: int = 0
+    max_wait: float | None = None
 
 
 class TaskStarted(Event, frozen=True):

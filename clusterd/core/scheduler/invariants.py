@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler.engine import CLOSED_TO_ALL, DRAINING, OCCUPIED, STALLED, TOP
+from clusterd.core.scheduler.schemes import LeastRecent, Seats
+from clusterd.core.scheduler.waits import is_live
+from clusterd.core.timers import NEVER
 
 if TYPE_CHECKING:
     from clusterd.core.model.task import TaskId
@@ -48,7 +51,7 @@ def check_settled(state: State, now: float) -> None:
     check(state)
     _hold(not state.resolving, "dependents have not been told")
     _hold(not state.ready_engines and not state.ready_pools, "targeted work has not been served")
-    _hold(not state.balanced.ring or state.levels.lightest() is None, "balanced work waits while an engine takes some")
+    _hold(not state.balanced.ring or not any(state.levels.buckets), "balanced work waits while an engine takes some")
     for engine in state.engines.values():
         takes = engine.has_window() and not (engine.held and engine.head_since + state.overrun <= now)
         if takes and not engine.flags & CLOSED_TO_ALL:
@@ -122,6 +125,8 @@ def _check_engine(state: State, engine: Engine) -> None:
         f"orders of {engine.name} are not rising",
     )
     _hold(all(task.order <= engine.order for task in given), f"{engine.name} holds an order that was not given")
+    refusing = [task for task in given if engine.id in task.refused]
+    _hold(not refusing, f"{engine.name} was given again what it refuses")
     _hold(held or not engine.flags & STALLED, f"{engine.name} is stalled by nothing")
     _hold(bool(engine.flags & OCCUPIED) == bool(engine.orphans), f"{engine.name} is wrong about its orphans")
     _hold(engine.is_ready == (engine in state.ready_engines), f"{engine.name} is wrong about being ready")
@@ -137,10 +142,23 @@ def _check_levels(state: State) -> None:
             _hold(state.engines.get(engine.id) is engine, f"{engine.name} is lost and still stands in the levels")
     placed = sum(map(len, levels.buckets))
     _hold(placed == sum(engine.level >= 0 for engine in state.engines.values()), "engines are missing from the levels")
+    if isinstance(levels, Seats):
+        _check_seats(state, levels)
     for engine in state.engines.values():
         takes = not engine.flags and engine.has_window()
         _hold((engine.level >= 0) == takes, f"{engine.name} is (not) in the levels and should (not) be")
         _hold((engine.level == 0) == (takes and not engine.held), f"{engine.name} is wrong about being idle")
+
+
+def _check_seats(state: State, seats: Seats) -> None:
+    for position, engine in enumerate(seats.open):
+        _hold(engine.seat == position, f"{engine.name} sits elsewhere than it says")
+    for engine in state.engines.values():
+        _hold((engine.seat >= 0) == (engine.level >= 0), f"{engine.name} takes work (not) and is (not) in the draw")
+    if isinstance(seats, LeastRecent):
+        entries = {(used, engine_id) for used, engine_id, _ in seats.heap}
+        missing = [engine for engine in seats.open if (engine.used, engine.id) not in entries]
+        _hold(not missing, "an engine takes work and never has its turn")
 
 
 def _check_pools(state: State) -> None:
@@ -148,7 +166,14 @@ def _check_pools(state: State) -> None:
         _hold((pool.ids, pool.is_avoiding) == (ids, is_avoiding), "a pool has another name")
         living = {engine_id for engine_id in state.engines if (engine_id in ids) is not is_avoiding}
         _hold(living == {engine.id for engine in pool.members}, "a pool has the wrong members")
-        _hold(pool.members, "a pool has no members")
+        _hold(pool.members or is_avoiding, "a pool has no members, and never will have")
+        for task in [task for flow in pool.fair.flows.values() for task in flow.tasks if task.place is Place.QUEUED]:
+            _hold(
+                not any(engine.id in task.refused for engine in pool.members), f"{task.id!r} may go where it is refused"
+            )
+            is_barred = any(engine.id in task.avoid for engine in pool.members)
+            _hold(not (task.is_choosy and is_barred), f"{task.id!r} prefers other engines and may not get one")
+            _hold(pool.members or not task.is_choosy, f"{task.id!r} prefers engines that do not exist")
         _hold(pool.is_ready == (pool in state.ready_pools), "a pool is wrong about being ready")
         _hold(not pool.fair.ring or pool.is_waiting or pool.is_ready, "a pool with work is not looked at")
         for engine in state.engines.values():
@@ -218,15 +243,21 @@ def _dependents(task: Task) -> dict[TaskId, Task]:
 def _check_timers(state: State) -> None:
     live = {id(whose) for when, _, whose in state.timers.heap if whose.watch_at == when}
     for engine in state.engines.values():
-        if len(engine.held) > 1 and not engine.flags & STALLED:
+        if len(engine.held) > 1 and not engine.flags & STALLED and state.overrun < NEVER:
             _hold(id(engine) in live, f"nobody watches {engine.name}, in which tasks wait")
         head = next(iter(engine.held.values()), None)
         if head is not None and head.timeout is not None:
             _hold(id(engine) in live, f"nobody watches the timeout on {engine.name}")
     for pool in state.pools.values():
-        avoiding = any(
-            task.avoid for flow in pool.fair.flows.values() for task in flow.tasks if task.place is Place.QUEUED
+        choosy = any(
+            task.is_choosy for flow in pool.fair.flows.values() for task in flow.tasks if task.place is Place.QUEUED
         )
-        _hold(not avoiding or id(pool) in live, "nobody watches a pool of retries")
+        _hold(not choosy or id(pool) in live, "nobody watches a pool of retries")
+    waits = {id(entry[2]): entry[0] for entry in state.waits.heap if is_live(entry)}
+    for task in state.tasks.values():
+        if task.spec.max_wait is not None and task.place in (Place.QUEUED, Place.WAITING):
+            _hold(waits.get(id(task)) == task.wait_until, f"nobody watches how long {task.id!r} waits")
+    _hold(not waits or state.waits.watch_at <= min(waits.values()), "nobody watches how long tasks wait")
+    _hold(not waits or id(state.waits) in live, "the timer of the waits is not armed")
     has_ended = state.orphanage.finished or state.orphanage.lost
     _hold(not has_ended or id(state.orphanage) in live, "nobody watches the results of orphans")

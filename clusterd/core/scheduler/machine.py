@@ -19,6 +19,8 @@ from clusterd.core.scheduler.recovery import expire
 from clusterd.core.scheduler.settings import Settings
 from clusterd.core.scheduler.state import State
 from clusterd.core.scheduler.status import engine_load, queue_status, unassigned
+from clusterd.core.scheduler.unbegun import end_waits
+from clusterd.core.scheduler.waits import Waits
 from clusterd.core.scheduler.watch import watch
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def _tick(state: State, _event: Tick, now: float, out: Out) -> None:
         if isinstance(whose, Engine):
             watch(state, whose, now, out)
         elif isinstance(whose, Pool):
-            give_up_avoiding(state, whose, now, out)
+            give_up_avoiding(state, whose, now)
+        elif isinstance(whose, Waits):
+            end_waits(state, now, out)
         else:
             expire(state, now, out)
 

@@ -14,6 +14,7 @@ from clusterd.core.scheduler.actions import Dispatch, Drained
 from clusterd.core.scheduler.dependencies import resolve
 from clusterd.core.scheduler.engine import CLOSED_TO_ALL, DRAINING
 from clusterd.core.scheduler.fairness import take, wake
+from clusterd.core.scheduler.schemes import Seats
 from clusterd.core.scheduler.watch import stall
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def _dispatch(state: State, engine: Engine, task: Task, now: float, out: Out) ->
 def _serve_balanced(state: State, now: float, out: Out) -> None:
     balanced = state.balanced
     ring = balanced.ring
-    lightest = state.levels.lightest
+    pick = state.levels.pick
     on_time = now - state.overrun
     while ring:
-        engine = lightest()
+        engine = pick()
         if engine is None:
             return
         if engine.held and engine.head_since <= on_time:
@@ -135,6 +136,10 @@ def _serve_pool(state: State, pool: Pool, now: float, out: Out) -> None:
 
 def _pick(state: State, pool: Pool, now: float, out: Out) -> Engine | None:
     """Return the member that is to take the pool's next task: an idle one, else the least loaded of the first few that take any."""
+    levels = state.levels
+    if isinstance(levels, Seats):
+        takers = _takers(state, pool, now, out)
+        return levels.among(takers) if takers else None
     members = pool.members
     count = len(members)
     best: Engine | None = None
@@ -153,6 +158,17 @@ def _pick(state: State, pool: Pool, now: float, out: Out) -> Engine | None:
         if best.level == 0 or step >= LOOKS:
             break
     return best
+
+
+def _takers(state: State, pool: Pool, now: float, out: Out) -> list[Engine]:
+    """Return all members that are to take a task now, for a scheme that has its own choice among them."""
+    takers = [engine for engine in pool.members if engine.level >= 0 and _takes(state, engine, now, out)]
+    if not state.balanced.ring:
+        return takers
+    first = [engine for engine in takers if engine.debt <= 0.0]
+    if len(first) < len(takers):
+        wake(state, pool)
+    return first
 
 
 def _takes(state: State, engine: Engine, now: float, out: Out) -> bool:

@@ -1,7 +1,8 @@
 """CHOOSES the flow that a task queues in: balanced, direct to an engine, or a pool for some engines.
 
 A retry prefers engines that have not failed the task: it goes to a pool without them. That is a preference: it holds for
-`retry_patience`, and only where another engine can take work. A preference without an end is how ipyparallel hangs with retries.
+`retry_patience`, and only where another engine can take work. A preference without an end is how ipyparallel hangs with retries; but a
+task with a `max_wait` says itself how long that may be. An engine that refuses a task is out of the question for ever.
 """
 
 from __future__ import annotations
@@ -24,23 +25,28 @@ IDLE_POOLS: Final = 64
 NOT_USABLE: Final = SUSPECT | DRAINING | CONDEMNED
 
 
-def route(state: State, task: Task, now: float) -> Flow | None:
-    """Return the flow for a task, or None when no engine can ever run it."""
+def route(state: State, task: Task, now: float, *, is_patient: bool = True) -> Flow | None:
+    """Return the flow for a task, or None when no engine can ever run it. `is_patient`: a retry may still prefer other engines."""
     target = task.target
     if isinstance(target, int):
-        engine = state.engines.get(target)
+        engine = None if target in task.refused else state.engines.get(target)
         return None if engine is None else engine.direct.flow_of(task.client)
-    if task.avoid:
-        others = _others(state, task.avoid, target)
+    task.is_choosy = False
+    if task.avoid and is_patient:
+        others = _others(state, task, target, now)
         if others is not None:
-            state.timers.arm(others, now + state.settings.retry_patience)
             return others.fair.flow_of(task.client)
-        task.avoid = frozenset()  # all have failed it that could take it: any will do
     if target is None:
-        return task.client.flow
-    if state.engines.keys().isdisjoint(target):
-        return None
-    return pool_for(state, target).fair.flow_of(task.client)
+        pool = _all_but(state, task.refused) if task.refused else None
+        return task.client.flow if pool is None else pool.fair.flow_of(task.client)
+    if task.refused:
+        target -= task.refused
+    pool = state.pools.get((target, False))
+    if pool is None:
+        if state.engines.keys().isdisjoint(target):
+            return None
+        pool = pool_for(state, target)
+    return pool.fair.flow_of(task.client)
 
 
 def is_usable(engine: Engine | None) -> bool:
@@ -53,14 +59,27 @@ def any_usable(state: State, ids: Iterable[int]) -> bool:
     return any(is_usable(state.engines.get(engine_id)) for engine_id in ids)
 
 
-def _others(state: State, avoid: frozenset[int], target: frozenset[int] | None) -> Pool | None:
-    """Return a pool of engines that are not to be avoided, or None where none of them can take work."""
-    if target is None:
-        avoid = avoid.intersection(state.engines)
-        rest = (engine_id for engine_id in state.engines if engine_id not in avoid)
-        return pool_for(state, avoid, is_avoiding=True) if avoid and any_usable(state, rest) else None
-    target = target - avoid
-    return pool_for(state, target) if any_usable(state, target) else None
+def _others(state: State, task: Task, target: frozenset[int] | None, now: float) -> Pool | None:
+    """Return a pool of engines that have not failed a task, or None where it is to take any."""
+    engines = state.engines.keys()
+    barred = task.avoid | task.refused
+    others = (engine_id for engine_id in (engines if target is None else target) if engine_id not in barred)
+    if task.spec.max_wait is None:
+        if engines.isdisjoint(task.avoid) or not any_usable(state, others):
+            return None
+        task.is_choosy = True
+    elif target is not None and engines.isdisjoint(others):
+        return None  # ids never come again: to wait for another would be in vain
+    pool = _all_but(state, barred) if target is None else pool_for(state, target - barred)
+    if pool is not None and task.is_choosy:
+        state.timers.arm(pool, now + state.settings.retry_patience)
+    return pool
+
+
+def _all_but(state: State, ids: frozenset[int]) -> Pool | None:
+    """Return the pool of all other engines, those that are to come included; None where none of these exists any more."""
+    living = ids.intersection(state.engines)
+    return pool_for(state, living, is_avoiding=True) if living else None
 
 
 def pool_for(state: State, ids: frozenset[int], *, is_avoiding: bool = False) -> Pool:
@@ -90,17 +109,17 @@ def drop_pool(state: State, pool: Pool) -> None:
         flow.client.flows.remove(flow)
 
 
-def empty(pool: Pool, *, only_avoiding: bool = False) -> list[Task]:
-    """Take the queued tasks out of a pool (only those that avoid engines), and return them in order."""
+def empty(pool: Pool, *, only_choosy: bool = False) -> list[Task]:
+    """Take the queued tasks out of a pool (only those that prefer it), and return them in order."""
     taken: list[Task] = []
     for flow in pool.fair.flows.values():
         queued = [task for task in flow.tasks if task.place is Place.QUEUED]
-        moved = [task for task in queued if task.avoid or not only_avoiding]
+        moved = [task for task in queued if task.is_choosy or not only_choosy]
         if not moved:
             continue
         taken += moved
         flow.tasks.clear()
-        flow.tasks.extend(task for task in queued if only_avoiding and not task.avoid)
+        flow.tasks.extend(task for task in queued if only_choosy and not task.is_choosy)
         flow.dead = 0
         if flow.is_active and not flow.tasks:
             flow.is_active = False

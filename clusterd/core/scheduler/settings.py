@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from clusterd.core.model.task import Scheme
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     """What may be set; the defaults are those of the design.
@@ -14,7 +16,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         overrun: a head that runs this much longer than a short task may has what waits behind it recalled.
         recall_again: an unanswered recall is repeated after this.
         interrupt_grace: a task that outlives the interrupt of its timeout by this has its engine killed.
-        retry_patience: a retry waits this long for an engine that has not failed it, then takes any.
+        retry_patience: a retry waits this long for an engine that has not failed it, then takes any (one with a `max_wait`: so long).
         poison_kills: a task under which this many engines died is not run again, whatever retries it has left.
         max_functions: functions whose run times are remembered.
         max_records: ended tasks that are remembered, for repeats, dependencies and questions.
@@ -22,6 +24,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         orphan_patience: a result that nobody has asked for since a restart is kept this long.
         max_orphans: and at most so many of them.
         story: events remembered for people who ask what happened.
+        scheme: which engine gets a balanced task, or one for several engines.
+        seed: what the schemes that draw by lot begin with.
     """
 
     prefetch_below: float = 0.005
@@ -37,3 +41,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     orphan_patience: float = 600.0
     max_orphans: int = 10_000
     story: int = 256
+    scheme: Scheme = Scheme.LEASTLOAD
+    seed: int = 0

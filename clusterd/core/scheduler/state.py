@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from clusterd.core.scheduler.engine import Levels
+from clusterd.core.model.task import Scheme
 from clusterd.core.scheduler.orphans import Orphanage
 from clusterd.core.scheduler.records import Records
 from clusterd.core.scheduler.runtimes import FunctionCache
+from clusterd.core.scheduler.schemes import levels_of
 from clusterd.core.scheduler.tasks import FairQueue
-from clusterd.core.timers import Timers
+from clusterd.core.scheduler.waits import Waits
+from clusterd.core.timers import NEVER, Timers
 
 if TYPE_CHECKING:
     from clusterd.core.model.task import TaskId
@@ -37,7 +39,8 @@ class State:
         completed: runs that engines which are lost had completed.
         draining: all and only engines that drain and have not been reported as drained.
         overrun: how long after `head_since` a head is too late, whatever it was expected to take: only heads expected to take less
-            than prefetch_below have others behind them.
+            than prefetch_below have others behind them. In the scheme `pure` no head is: what an engine was given stays there.
+        targets: what a submission's tuple of targets means: an engine, or a set of them. Made once for each of the last few.
     """
 
     __slots__ = (
@@ -57,28 +60,32 @@ class State:
         "records",
         "resolving",
         "settings",
+        "targets",
         "tasks",
         "timers",
         "waiting",
+        "waits",
     )
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.overrun = settings.overrun + settings.prefetch_below
+        self.overrun = NEVER if settings.scheme == Scheme.PURE else settings.overrun + settings.prefetch_below
         self.tasks: dict[TaskId, Task] = {}
         self.waiting: dict[TaskId, Task] = {}
         self.clients: dict[int, Client] = {}
         self.engines: dict[int, Engine] = {}
         self.functions = FunctionCache(settings)
         self.balanced = FairQueue(None)
-        self.levels = Levels()
+        self.levels = levels_of(settings)
         self.pools: dict[tuple[frozenset[int], bool], Pool] = {}
+        self.targets: dict[tuple[int, ...], int | frozenset[int]] = {}
         self.ready_engines: list[Engine] = []
         self.ready_pools: list[Pool] = []
         self.is_pools_turn = False
         self.resolving: deque[Task] = deque()
         self.completed = 0
         self.draining: dict[int, Engine] = {}
-        self.timers: Timers[Engine | Pool | Orphanage] = Timers()
+        self.timers: Timers[Engine | Pool | Orphanage | Waits] = Timers()
+        self.waits = Waits()
         self.records = Records(settings)
         self.orphanage = Orphanage()

@@ -6,7 +6,7 @@ so that the same id may be submitted again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clusterd.core.model.task import Reason
 from clusterd.core.scheduler.actions import AnswerKnown, Fail
@@ -17,10 +17,13 @@ from clusterd.core.scheduler.fairness import activate, reopen
 from clusterd.core.scheduler.outcomes import queue_or_fail, retry_or_fail
 from clusterd.core.scheduler.recovery import adopt_submitted
 from clusterd.core.scheduler.tasks import Client, Task
+from clusterd.core.scheduler.waits import start_wait
 
 if TYPE_CHECKING:
     from clusterd.core.scheduler.events import TaskSubmitted
     from clusterd.core.scheduler.state import Out, State
+
+KNOWN_TARGETS: Final = 256
 
 
 def task_submitted(state: State, event: TaskSubmitted, now: float, out: Out) -> None:
@@ -39,7 +42,7 @@ def task_submitted(state: State, event: TaskSubmitted, now: float, out: Out) -> 
     if client.live_tasks and (client.live_bytes + size > client.max_bytes or client.live_tasks >= client.max_tasks):
         out.append(Fail(task_id, event.client, Reason.OVERLOADED, _why_overloaded(client, size)))
         return
-    is_plain = event.target is None and event.after is None and event.follow is None
+    is_plain = event.target is None and event.after is None and event.follow is None and event.max_wait is None
     if not is_plain:
         why = _why_refused(state, event)
         if why:
@@ -67,10 +70,8 @@ def task_submitted(state: State, event: TaskSubmitted, now: float, out: Out) -> 
 def _enter(state: State, task: Task, now: float, out: Out) -> None:
     """Find the place of a task that is not plain."""
     target = task.spec.target
-    if isinstance(target, tuple):
-        task.target = target[0] if len(set(target)) == 1 else frozenset(target)
-    else:
-        task.target = target
+    task.target = _target_of(state, target) if isinstance(target, tuple) else target
+    start_wait(state, task, now)
     orphan = adopt_submitted(state, task, now)
     if orphan is not None and orphan.end:
         retry_or_fail(state, task, Reason.ENGINE_LOST, orphan.end, now, out)
@@ -82,6 +83,17 @@ def _enter(state: State, task: Task, now: float, out: Out) -> None:
         begin(state, task, now, out)
     else:
         queue_or_fail(state, task, Reason.UNSCHEDULABLE, "accepted", now, out)
+
+
+def _target_of(state: State, ids: tuple[int, ...]) -> int | frozenset[int]:
+    """Return what a tuple of targets means. A view names the same ones again and again: a set of 64 costs as much as the whole task."""
+    known = state.targets
+    target = known.get(ids)
+    if target is None:
+        if len(known) >= KNOWN_TARGETS:
+            known.clear()
+        target = known[ids] = ids[0] if len(set(ids)) == 1 else frozenset(ids)
+    return target
 
 
 def _why_overloaded(client: Client, size: int) -> str:

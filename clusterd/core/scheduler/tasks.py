@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from clusterd.core.model.task import Place, Status, TaskId
 from clusterd.core.scheduler.runtimes import QUANTUM
+from clusterd.core.timers import NEVER
 
 # The Task is never encoded, so its annotations are never evaluated; at run time these imports would be circles.
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class Task(Struct, eq=False, gc=False):
         engine: who holds it while HELD; once ENDED, who ran it last.
         weight: what it adds to the engine's load while HELD.
         kills: engines that died under it.
-        avoid: engines that failed it.
+        avoid: engines that failed it; a retry prefers others.
+        is_choosy: it is queued where only those may take it, until patience ends.
+        refused: engines that refuse it: it never goes there.
+        wait_until: when its present wait is over; meaningful while it waits and has a max_wait.
         conditions: its dependencies that are not decided, while WAITING.
         dependents: tasks that wait for its end; None for nearly all.
         is_aborting: ends as aborted if it comes back unrun.
@@ -65,6 +69,9 @@ class Task(Struct, eq=False, gc=False):
     reason: str = ""
     kills: int = 0
     avoid: frozenset[int] = frozenset()
+    is_choosy: bool = False
+    refused: frozenset[int] = frozenset()
+    wait_until: float = NEVER
     conditions: tuple[Condition, ...] = ()
     dependents: dict[TaskId, Task] | None = None
     is_aborting: bool = False

@@ -99,6 +99,35 @@ def test_abort_for_engines_takes_their_direct_work(world):
     assert [recall.engine for recall in kinds(out, actions.Recall)] == [0]
 
 
+def test_the_operator_ends_all_direct_work_of_an_engine_whoever_asked(world):
+    engine = world.engine()
+    other = world.engine()
+    world.teach(0.0005)
+    world.submit(b"runs", 0, target=0)
+    world.submit(b"prefetched", 1, target=0)
+    world.submit(b"balanced0", 1)
+    world.submit(b"balanced1", 1)
+    world.submit(b"long", 0, function=b"long", target=0)
+    world.submit(b"queued0", 0, target=0)
+    world.submit(b"queued1", 1, target=(0,))
+    world.submit(b"waits", 1, target=0, after=Dependency((b"runs",)))
+    world.submit(b"either", 1, target=(0, 1))
+    world.submit(b"elsewhere", 1, target=1)
+    assert {b"runs", b"prefetched"} <= {held.task for held in engine.inside}
+    out = world.do(events.AbortRequested(None, targets=(0,)))
+    assert failed(out) == dict.fromkeys((b"queued0", b"queued1", b"waits"), Reason.ABORTED)
+    (recall,) = kinds(out, actions.Recall)
+    assert recall.engine == 0
+    out = world.recalled(engine)
+    assert failed(out) == dict.fromkeys((b"prefetched", b"long"), Reason.ABORTED)
+    assert kinds(world.finish(engine), actions.Deliver)[0].task == b"runs"  # what had begun goes on
+    while engine.inside or other.inside:
+        world.finish(engine if engine.inside else other)
+    ends = {task: promise.end for task, promise in world.promises.items()}
+    assert [ends[task] for task in (b"balanced0", b"balanced1", b"either", b"elsewhere")] == ["delivered"] * 4
+    assert world.scheduler.queue_status().engines[0].queued == 0
+
+
 def test_aborts_are_paid_for_when_most_of_a_queue_is_dead(world):
     count = 4 * REBUILD
     for number in range(count):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterd.core.model.task import Dependency, Place, Reason, Status
+from clusterd.core.model.task import Dependency, Place, Reason, Status, Unmet
 from clusterd.core.scheduler import Settings, actions, events
 from tests.unit.scheduler.world import World, kinds
 
@@ -80,15 +80,76 @@ def test_a_dependency_on_what_has_ended_is_decided_at_once(world):
     assert failure.text == "its `after` dependency can not be met: task 62 failed"
 
 
-@pytest.mark.parametrize("task", [b"child", b"never"])
-def test_a_dependency_on_itself_or_on_the_unknown_can_not_be_met(world, task):
-    (failure,) = kinds(world.submit(b"child", after=Dependency((task,))), actions.Fail)
-    assert failure.text == f"its `after` dependency can not be met: task {task.hex()} is not known (any more)"
+@pytest.mark.parametrize("is_all", [ALL, ANY])
+@pytest.mark.parametrize("kind", ["after", "follow"])
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        (b"child", "dependency names the task itself"),
+        (
+            b"never",
+            "dependency names task 6e65766572, which is not known: it was never accepted here, or ended so long ago",
+        ),
+    ],
+)
+def test_a_dependency_on_itself_or_on_the_unknown_is_invalid_at_once(world, kind, is_all, task, text):
+    parents(world, b"a", b"ok")
+    run(world, b"ok")
+    (failure,) = kinds(world.submit(b"child", **{kind: Dependency((b"ok", b"a", task), is_all)}), actions.Fail)
+    assert (failure.reason, failure.unmet, failure.engine) == (Reason.UNSCHEDULABLE, Unmet.INVALID, -1)
+    assert failure.text.startswith(f"its `{kind}` {text}")
+    assert world.scheduler.state.waiting == {}
+    assert kinds(run(world, b"a"), actions.Fail) == []
+
+
+def test_what_depends_on_an_invalid_one_is_impossible_not_invalid(world):
+    world.submit(b"child", after=Dependency((b"never",)))
+    (failure,) = kinds(world.submit(b"grandchild", after=Dependency((b"child",))), actions.Fail)
+    assert failure.unmet is Unmet.IMPOSSIBLE
+
+
+def test_a_task_that_was_culled_is_not_known_and_the_text_says_why():
+    world = World(Settings(max_records=16))
+    world.client(0)
+    engine = world.engine()
+    for number in range(17):
+        world.submit(b"%d" % number)
+        world.finish(engine)
+    (failure,) = kinds(world.submit(b"child", after=Dependency((b"0", b"16"), ANY)), actions.Fail)
+    assert failure.unmet is Unmet.INVALID
+    assert failure.text.endswith("so long ago that it was forgotten (up to 16 ended tasks are remembered)")
+    assert kinds(world.submit(b"other", after=Dependency((b"15", b"16"))), actions.Dispatch)
 
 
 def test_any_of_none_says_so(world):
-    (failure,) = kinds(world.submit(b"child", after=Dependency((b"x", b"y"), ANY)), actions.Fail)
-    assert "none of its 2 tasks is as asked for; task 79 is not known (any more)" in failure.text
+    parents(world, b"x", b"y")
+    world.submit(b"child", after=Dependency((b"x", b"y"), ANY))
+    run(world, b"x", Status.ERROR)
+    (failure,) = kinds(run(world, b"y", Status.ERROR), actions.Fail)
+    assert failure.unmet is Unmet.IMPOSSIBLE
+    assert failure.text == (
+        "its `after` dependency can not be met: none of its 2 tasks is as asked for; task 79 failed"
+    )
+
+
+@pytest.mark.parametrize("how", ["error", "unmet", "aborted", "lost", "waited too long"])
+@pytest.mark.parametrize(("on_success", "on_failure"), [(True, False), (False, True), (True, True)])
+def test_however_a_task_ends_without_a_value_it_has_failed(world, how, on_success, on_failure):
+    for engine in world.engines.values():
+        world.submit(b"busy%d" % engine.id, target=engine.id)
+    world.submit(b"a", target=0, max_wait=5.0 if how == "waited too long" else None)
+    world.submit(b"child", after=Dependency((b"a",), ALL, on_success, on_failure))
+    if how == "aborted":
+        world.do(events.AbortRequested(0, tasks=(b"a",)))
+    elif how == "lost":
+        world.lose(world.engines[0])
+    elif how == "waited too long":
+        world.pass_time(5.0)
+    else:
+        world.finish(world.engines[0])
+        world.finish(world.engines[0], status=Status.ERROR if how == "error" else Status.UNMET)
+    assert place(world, b"a") is Place.ENDED
+    assert (world.promises[b"child"].end is None) is on_failure
 
 
 def test_what_follows_runs_where_the_other_ran_also_with_a_queue(world):
@@ -106,6 +167,7 @@ def test_what_follows_all_of_different_engines_can_not_be(world):
     world.submit(b"child", follow=Dependency((b"a", b"b")))
     run(world, b"a")
     (failure,) = kinds(run(world, b"b"), actions.Fail)
+    assert failure.unmet is Unmet.IMPOSSIBLE
     assert failure.text == "its `follow` dependency can not be met: task 62 ran on another engine than those before it"
 
 
@@ -116,6 +178,42 @@ def test_what_follows_any_runs_where_the_first_ran(world):
     run(world, b"b")
     assert world.engines[1].inside[0].task == b"child"
     run(world, b"a")
+
+
+def test_what_follows_any_of_those_that_have_ended_runs_where_one_of_them_did(world):
+    parents(world, b"a", target=0)
+    parents(world, b"b", target=1)
+    run(world, b"a")
+    run(world, b"b")
+    for busy in (0, 2):
+        world.submit(b"busy%d" % busy, target=busy)
+    world.submit(b"child", follow=Dependency((b"a", b"b"), ANY))
+    assert world.engines[1].inside[0].task == b"child"
+
+
+def test_what_follows_any_goes_to_a_place_that_came_while_it_waited_for_something_else(world):
+    parents(world, b"a", target=0)
+    parents(world, b"b", target=1)
+    parents(world, b"c", target=2)
+    world.submit(b"child", after=Dependency((b"c",)), follow=Dependency((b"a", b"b"), ANY))
+    run(world, b"a")
+    world.lose(world.engines[0])
+    assert kinds(run(world, b"c"), actions.Fail) == []
+    assert place(world, b"child") is Place.WAITING
+    run(world, b"b")
+    assert world.engines[1].inside[0].task == b"child"
+
+
+def test_what_follows_any_of_those_whose_engines_are_gone_can_not_be(world):
+    parents(world, b"a", target=0)
+    parents(world, b"b", target=1)
+    parents(world, b"c", target=2)
+    world.submit(b"child", after=Dependency((b"c",)), follow=Dependency((b"a", b"b"), ANY))
+    run(world, b"a")
+    world.lose(world.engines[0])
+    run(world, b"c")
+    (failure,) = kinds(run(world, b"b", Status.ERROR), actions.Fail)
+    assert (failure.task, failure.unmet) == (b"child", Unmet.IMPOSSIBLE)
 
 
 def test_what_follows_a_task_whose_engine_is_gone_can_not_be(world):
@@ -146,6 +244,7 @@ def test_a_place_to_follow_to_is_within_the_target(world, target, is_possible):
     else:
         (failure,) = kinds(out, actions.Fail)
         assert failure.text == "its dependencies are met; no engine that it may run on is left"
+        assert failure.unmet is Unmet.IMPOSSIBLE
 
 
 def test_a_target_that_is_lost_while_a_task_waits_fails_it(world):

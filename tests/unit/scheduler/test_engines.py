@@ -129,4 +129,4 @@ def test_engines_of_equal_load_are_found_without_a_scan(world):
         world.scheduler.handle_into(events.TaskSubmitted(b"%d" % number, 0, b"f", 1), 0.0, out)
     world.scheduler.settle(0.0, out)
     assert len({action.engine for action in out}) == 4096
-    assert state.levels.lightest() is None
+    assert state.levels.pick() is None

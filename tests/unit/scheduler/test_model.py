@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from clusterd.core.model.task import Dependency, Place, Status
+from clusterd.core.model.task import Dependency, Place, Scheme, Status
 from clusterd.core.scheduler import Settings, actions, events
 from tests.unit.scheduler.world import FakeEngine, World
 
@@ -23,7 +23,7 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(Settings(max_records=60, max_functions=2, poison_kills=2, max_record_bytes=4000))
+        self.world = World()
         self.number = 0
         self.forgotten: set[int] = set()
         self.late: list[events.AnyEvent] = []  # results on their way, and repeats of old ones
@@ -31,8 +31,11 @@ class Cluster(RuleBasedStateMachine):
 
     # --- who is there ---
 
-    @initialize(engines=st.integers(0, 4))
-    def begin(self, engines: int) -> None:
+    @initialize(engines=st.integers(0, 4), scheme=st.sampled_from([Scheme.LEASTLOAD, *Scheme]), seed=st.integers(0, 9))
+    def begin(self, engines: int, scheme: Scheme, seed: int) -> None:
+        self.world = World(
+            Settings(max_records=60, max_functions=2, poison_kills=2, max_record_bytes=4000, scheme=scheme, seed=seed)
+        )
         for handle in range(CLIENTS):
             self.world.client(handle, max_tasks=40, max_bytes=2000)
         for _ in range(engines):
@@ -84,6 +87,7 @@ class Cluster(RuleBasedStateMachine):
             "retries": draw(st.integers(0, 2)),
             "timeout": draw(st.sampled_from([None, None, 0.004, 1.0])),
             "size": draw(st.sampled_from([0, 10, 50, 3000])),
+            "max_wait": draw(st.sampled_from([None, None, 0.0, 0.02, 2.0])),
         }
         if kind == "one":
             fields["target"] = draw(st.sampled_from(ids))
@@ -111,9 +115,13 @@ class Cluster(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.engines)
     @rule(
-        data=st.data(), count=st.integers(1, 10), is_ok=st.booleans(), is_late=st.booleans(), is_started=st.booleans()
+        data=st.data(),
+        count=st.integers(1, 10),
+        status=st.sampled_from(Status),
+        is_late=st.booleans(),
+        is_started=st.booleans(),
     )
-    def run(self, data: st.DataObject, count: int, is_ok: bool, is_late: bool, is_started: bool) -> None:
+    def run(self, data: st.DataObject, count: int, status: Status, is_late: bool, is_started: bool) -> None:
         engine = self.pick(data)
         batch: list[events.AnyEvent] = []
         while engine.inside and len(batch) < count:
@@ -125,7 +133,6 @@ class Cluster(RuleBasedStateMachine):
             if is_started:
                 self.world.do(events.TaskStarted(held.task, engine.id, held.attempt))
             duration = FUNCTIONS[self.world.promises[held.task].event.function]
-            status = Status.OK if is_ok else Status.ERROR
             result = events.TaskFinished(held.task, engine.id, held.attempt, status, duration, len(batch) * 30)
             batch.append(result)
             self.old.append(result)
@@ -266,6 +273,14 @@ class Cluster(RuleBasedStateMachine):
             + sum(engine.queued for engine in status.engines.values())
         )
         assert len(live) == sum(client.queued + client.waiting + client.held for client in status.clients.values())
+        running = {task for task, promise in self.world.promises.items() if promise.engine is not None}
+        assert running <= state.tasks.keys(), "the record of a running task was culled"
+
+    @invariant()
+    def nothing_waits_longer_than_it_may(self) -> None:
+        for task in self.world.scheduler.state.tasks.values():
+            if task.place in {Place.QUEUED, Place.WAITING} and task.spec.max_wait is not None:
+                assert task.wait_until >= self.world.now
 
     def teardown(self) -> None:
         """Let everything come to its end: each accepted task must."""
@@ -279,8 +294,7 @@ class Cluster(RuleBasedStateMachine):
         for engine in world.engines.values():
             engine.is_suspect = engine.is_draining = False
             world.do(events.EngineReturned(engine.id), events.EngineUndrained(engine.id))
-        if not world.engines:
-            world.engine()
+        world.engine()  # for what all others have refused
         for _ in range(400):
             busy = [engine for engine in world.engines.values() if engine.inside]
             if not busy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from clusterd.core.model.task import Place, Status
+from clusterd.core.model.task import Place, Reason, Status
 from clusterd.core.scheduler import Scheduler, actions, events
 from clusterd.core.scheduler.invariants import check, check_settled
 
@@ -54,6 +54,7 @@ class Promise:
         self.engine: int | None = None
         self.end: str | None = None
         self.ran_on: int | None = None
+        self.refused: set[int] = set()
         self.is_ok = False
 
 
@@ -189,6 +190,8 @@ class World:
                     promise.ran_on = action.engine
                 case actions.Fail():
                     assert action.text
+                    assert action.unmet is None or action.reason is Reason.UNSCHEDULABLE
+                    self._check_wait(action)
                     self._end(action.task, action.reason)
                     self.promises[action.task].ran_on = action.engine
                 case actions.Forget():
@@ -200,6 +203,8 @@ class World:
                     if promise is not None and promise.engine == action.engine and promise.attempt == action.attempt:
                         promise.engine = None
                         promise.ran_on = action.engine
+                        if action.why is actions.WhyDiscarded.REFUSED:
+                            promise.refused.add(action.engine)
                 case actions.Recall():
                     assert action.first <= action.last
                     engine = self.engines[action.engine]
@@ -228,6 +233,7 @@ class World:
         assert not engine.is_condemned
         targets = (event.target,) if isinstance(event.target, int) else event.target
         assert targets is None or engine.id in targets
+        assert engine.id not in promise.refused
         # Direct work that was accepted before the drain still runs; so does what has to follow another task to one engine.
         assert not engine.is_draining or event.follow is not None or (targets is not None and len(set(targets)) == 1)
         self._check_dependencies(event, engine.id)
@@ -248,6 +254,16 @@ class World:
         if event.follow is not None and event.follow.tasks:
             places = [self.promises[task].ran_on for task in event.follow.tasks if task in self.promises]
             assert engine in places, "a task does not run where it has to"
+
+    def _check_wait(self, action: actions.Fail) -> None:
+        """A task that ends because it waited has done so for as long as it may."""
+        if action.reason is not Reason.TIMEOUT or not action.text.startswith("it waited"):
+            return
+        promise = self.promises[action.task]
+        record = self.scheduler.record(action.task)
+        assert promise.engine is None
+        assert promise.event.max_wait is not None
+        assert record is None or self.now >= max(record.submitted, record.dispatched) + promise.event.max_wait
 
     def _ended(self, task: bytes) -> str | None:
         return self.promises[task].end if task in self.promises else None
