@@ -29,3 +29,17 @@ def __getattr__(name: str) -> Any:
 
         return import_module("clusterd.errors")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext clusterd`: `%px` and its family; see `clusterd.client.magics`."""
+    from clusterd.client import magics  # noqa: PLC0415 - as above
+
+    magics.load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext clusterd`."""
+    from clusterd.client import magics  # noqa: PLC0415 - as above
+
+    magics.unload_ipython_extension(shell)

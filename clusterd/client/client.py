@@ -183,6 +183,15 @@ class Client(Asking):
         self._select("all")
         return LoadBalancedView(self, targets, retries=retries, timeout=timeout, block=block, label=label)
 
+    def activate(self, targets: Any = "all", *, suffix: str = "") -> None:
+        """Have `%px` and its family (in IPython and Jupyter) run on engines of this client; see `%px?`.
+
+        Args:
+            targets: as for `direct_view`.
+            suffix: of the magics' names: `_gpu` makes `%px_gpu`.
+        """
+        self.direct_view(targets).activate(suffix=suffix)
+
     def executor(self, targets: Any = None, *, retries: int = 0, timeout: float | None = None) -> ClusterExecutor:
         """A `concurrent.futures.Executor` on these engines; arguments as for `load_balanced_view`."""
         return ClusterExecutor(self.load_balanced_view(targets, retries=retries, timeout=timeout))

@@ -138,6 +138,13 @@ class DirectView(View):
         """
         return self.execute(Path(file).expanduser().read_text(encoding="utf-8"), block=block)
 
+    def activate(self, *, suffix: str = "") -> None:
+        """Have `%px` and its family (in IPython and Jupyter) run on these engines; see `Client.activate`."""
+        # Only who works in IPython needs it.
+        from clusterd.client import magics  # noqa: PLC0415
+
+        magics.activate(self, suffix)
+
     # --- names ---
 
     def push(self, names: Mapping[str, Any], *, block: bool | None = None) -> Any:

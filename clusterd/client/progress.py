@@ -1,18 +1,22 @@
-"""One line on stderr that says how far something is; silent where stderr is no terminal, as in batch jobs and notebooks' logs."""
+"""One line that says how far something is: on stderr where that is a terminal, in a notebook below its cell; silent in batch jobs."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 WIDTH = 30
 # People do not read faster, and a slow terminal must not slow the work down.
 INTERVAL = 0.1
+_numbers = itertools.count()
 
 
 class Progress:
@@ -31,7 +35,12 @@ class Progress:
         self._shown_at = 0.0
         self._width = 0
         stream = sys.stderr
-        self._is_on = stream is not None and stream.isatty()
+        # What shows it in a notebook.
+        self._publish = _notebook()
+        self._is_on = self._publish is not None or (stream is not None and stream.isatty())
+        self._is_shown = False
+        # Its id there; an id that was used before would change an older cell.
+        self._place = f"clusterd-progress-{os.getpid()}-{next(_numbers)}"
 
     def show(self, count: int) -> None:
         """Show this many."""
@@ -43,8 +52,15 @@ class Progress:
         if self._total:
             full = min(WIDTH, WIDTH * count // self._total)
             line = f"{self._what}: [{'#' * full}{'.' * (WIDTH - full)}] {count} of {self._total} {self._unit}"
-        self._write(f"\r{line.ljust(self._width)}")
-        self._width = len(line)
+        if self._publish is None:
+            self._write(f"\r{line.ljust(self._width)}")
+            self._width = len(line)
+        else:
+            # The first makes the place below the cell, the others replace what stands there.
+            self._publish(
+                data={"text/plain": line}, transient={"display_id": self._place}, update=self._is_shown
+            )
+        self._is_shown = True
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -59,3 +75,13 @@ class Progress:
     ) -> None:
         if self._width:
             self._write("\n")
+
+
+def _notebook() -> Callable[..., None] | None:
+    """What displays in the notebook that this process is the kernel of; None where it is none."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    publish: Callable[..., None] = shell.display_pub.publish
+    return publish

@@ -7,6 +7,7 @@ import io
 import select
 import sys
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -236,6 +237,31 @@ def test_a_progress_bar_on_a_terminal_only(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress("f", 3) as bar:
         bar.show(3)
+
+
+def test_a_progress_bar_in_a_notebook(monkeypatch):
+    shown = []
+
+    def publish(*, data, transient, update):
+        shown.append((data["text/plain"], transient["display_id"], update))
+
+    shell = types.SimpleNamespace(kernel=object(), display_pub=types.SimpleNamespace(publish=publish))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    for _ in range(2):
+        with Progress("items", 4) as bar:
+            bar.show(1)
+            bar.show(2)
+            bar.show(4)
+    # The second comes too soon after the first for anybody to read.
+    assert [(text[-14:], is_update) for text, _, is_update in shown] == [
+        ("] 1 of 4 items", False),
+        ("] 4 of 4 items", True),
+    ] * 2
+    assert len({place for _, place, _ in shown}) == 2
+    shell.kernel = None
+    with Progress("items", 4) as bar:
+        bar.show(4)
+    assert len(shown) == 4
 
 
 def test_parts_differ_by_at_most_one():
