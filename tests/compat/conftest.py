@@ -61,14 +61,14 @@ class Controller(Program):
         command = [sys.executable, "-m"]
         if IS_STOCK:
             command += ["ipyparallel.controller", f"--profile-dir={self.profile}", f"--ping={PING_MS}", "--dictdb"]
-            command += [f"--{name.removeprefix('--')}={value}" for name, value in zip(options[::2], options[1::2], strict=True)]
+            command += [
+                f"--{name.removeprefix('--')}={value}" for name, value in zip(options[::2], options[1::2], strict=True)
+            ]
         else:
             command += ["clusterd", "controller", "--profile-dir", str(self.profile), "--stock", "on"]
             command += ["--ping", str(PING_MS), *options]
         super().__init__(root / "controller.log", *command, **environment)
-        until(
-            lambda: self.client_file.exists() or self.process.poll() is not None, "connection files", about=self.said
-        )
+        until(lambda: self.client_file.exists() or self.process.poll() is not None, "connection files", about=self.said)
         assert self.process.poll() is None, self.said()
 
     @property
@@ -163,7 +163,9 @@ def real_engine(isolated, controller) -> Iterator[Callable[[str], Program]]:
         log = isolated.root / f"engine{len(running)}.log"
         words = ["clusterd", "engine", "--file"] if kind == "ours" else ["ipyparallel.engine", "--file"]
         word = str(controller.engine_file)
-        words = [*words, word] if kind == "ours" else [words[0], f"--file={word}", f"--profile-dir={controller.profile}"]
+        words = (
+            [*words, word] if kind == "ours" else [words[0], f"--file={word}", f"--profile-dir={controller.profile}"]
+        )
         running.append(Program(log, sys.executable, "-m", *words))
         return running[-1]
 

@@ -47,8 +47,11 @@ class Peer:
             socket.curve_serverkey = self.file["curve_serverkey"].encode()
         if kind == zmq.SUB:
             socket.subscribe(b"")
+        interface = self.file["interface"]
+        if interface.removeprefix("tcp://") in {"*", "0.0.0.0"}:  # noqa: S104 - read, not bound
+            interface = "tcp://127.0.0.1"
         for port in ports:
-            socket.connect(f"{self.file['interface'].replace('*', '127.0.0.1').replace('0.0.0.0', '127.0.0.1')}:{port}")
+            socket.connect(f"{interface}:{port}")
         self.sockets[name] = socket
         return socket
 
@@ -72,7 +75,13 @@ class StockClient(Peer):
 
     def __init__(self, context: zmq.Context[Any], file: Path | dict[str, Any], *, hears_output: bool = True) -> None:
         super().__init__(context, file, uuid.uuid4().hex)
-        for name, field in (("query", "registration"), ("mux", "mux"), ("task", "task"), ("control", "control"), ("broadcast", "broadcast")):
+        for name, field in (
+            ("query", "registration"),
+            ("mux", "mux"),
+            ("task", "task"),
+            ("control", "control"),
+            ("broadcast", "broadcast"),
+        ):
             self.connect(name, zmq.DEALER, self.file[field])
         self.connect("notification", zmq.SUB, self.file["notification"])
         if hears_output:
@@ -115,7 +124,9 @@ class StockClient(Peer):
         """Balanced work; keywords are its metadata: after, follow, retries, targets, timeout."""
         return self.send("task", "apply_request", {}, metadata=metadata, buffers=call(function, *arguments))
 
-    def broadcast(self, targets: list[tuple[str, int]], function: Callable[..., Any], *arguments: Any, coalescing: bool) -> str:
+    def broadcast(
+        self, targets: list[tuple[str, int]], function: Callable[..., Any], *arguments: Any, coalescing: bool
+    ) -> str:
         """Work for many engines in one message; `targets` are (uuid, id)."""
         metadata = {"targets": targets, "is_broadcast": True, "is_coalescing": coalescing}
         return self.send("broadcast", "apply_request", {}, metadata=metadata, buffers=call(function, *arguments))
@@ -136,6 +147,21 @@ class StockClient(Peer):
                 if channel != "notification" and message.parent.get("msg_id") == msg_id:
                     return self.kept.pop(position)[1]
             if not self._collect(("query", "mux", "task", "control", "broadcast"), deadline):
+                return None
+
+    def answer_of(self, original: str, timeout: float = LIMIT) -> Message:
+        """The one reply to a broadcast that is coalesced: found by `original_msg_id`, its parent is any of the copies."""
+        message = self.maybe_answer_of(original, timeout)
+        assert message is not None, f"no reply to {original} within {timeout} s; others came: {self.kept}"
+        return message
+
+    def maybe_answer_of(self, original: str, timeout: float = QUIET) -> Message | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            for position, (channel, message) in enumerate(self.kept):
+                if channel == "broadcast" and message.metadata.get("original_msg_id") == original:
+                    return self.kept.pop(position)[1]
+            if not self._collect(("broadcast",), deadline):
                 return None
 
     def notice(self, kind: str, name: str = "", timeout: float = LIMIT) -> Message:
@@ -245,7 +271,9 @@ class StockEngine(Peer):
         }
         header = self.framing.header(request.kind.replace("_request", "_reply"))
         buffers = other.pop("buffers", [pickle.dumps(value)] if is_apply else [])
-        frames = self.framing.frames(header, content, parent=request.header, metadata=metadata, buffers=buffers, **other)
+        frames = self.framing.frames(
+            header, content, parent=request.header, metadata=metadata, buffers=buffers, **other
+        )
         frames = [*request.identities, *frames]
         self.sockets[channel].send_multipart(frames)
         return frames
@@ -299,6 +327,6 @@ class Heart(threading.Thread):
 
 def heart_sockets(engine: StockEngine) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
     """The two sockets of a heart: pings come on the first, pongs go by the second. The caller closes them."""
-    ping = engine.connect("ping", zmq.SUB, engine.file["hb_ping"])
-    pong = engine.connect("pong", zmq.DEALER, engine.file["hb_pong"], identity=engine.name.encode())
+    engine.connect("ping", zmq.SUB, engine.file["hb_ping"])
+    engine.connect("pong", zmq.DEALER, engine.file["hb_pong"], identity=engine.name.encode())
     return engine.sockets.pop("ping"), engine.sockets.pop("pong")

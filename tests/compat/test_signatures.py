@@ -19,7 +19,11 @@ def request_on(channel, engine):
     """(kind, content, the rest) of a request that an engine would get."""
     if channel == "control":
         return "clear_request", {}, {"to": engine.name}
-    metadata = {"targets": [[engine.name, engine.id]], "is_broadcast": True, "is_coalescing": False} if channel == "broadcast" else {}
+    metadata = (
+        {"targets": [[engine.name, engine.id]], "is_broadcast": True, "is_coalescing": False}
+        if channel == "broadcast"
+        else {}
+    )
     to = {"to": engine.name} if channel == "mux" else {}
     return "apply_request", {}, {"buffers": call(os.getpid), "metadata": metadata, **to}
 
@@ -168,5 +172,7 @@ def test_a_request_with_a_session_of_its_own_choice_is_nothing_special(client, e
     client.sockets["mux"].send_multipart(
         [engine.name.encode(), *framing.frames(framing.header("execute_request"), execution("1"))]
     )
-    engine.reply(engine.request(), content={"status": "ok", "execution_count": 1, "user_expressions": {}, "payload": []})
+    engine.reply(
+        engine.request(), content={"status": "ok", "execution_count": 1, "user_expressions": {}, "payload": []}
+    )
     assert client.engines == {engine.id: engine.name}
