@@ -44,3 +44,6 @@ class EngineDoor(Protocol):
 
     def command(self, engine: Engine, command: str, number: int) -> str:
         """Carry out interrupt, stop, kill or signal (with its number); why it cannot be done, empty where it was."""
+
+    def lost(self, engine: Engine, now: float) -> None:
+        """The hub has it no more."""

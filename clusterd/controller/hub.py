@@ -26,6 +26,7 @@ from clusterd.core.wire.messages import (
 
 if TYPE_CHECKING:
     from clusterd.controller.connection import Connection
+    from clusterd.controller.doors import ClientDoor
     from clusterd.controller.wire_ids import WireIds
     from clusterd.controller.work import Work
 
@@ -56,6 +57,8 @@ class Hub:
         # All and only engines that are not known to be dead, by uuid and by wire id.
         self.engines: dict[bytes, Engine] = {}
         self.engines_by_id: dict[int, Engine] = {}
+        # Ids of engines that have registered through a door and cannot be reached yet.
+        self._promised: set[int] = set()
         # Agents by launch id, also those whose connection is lost; one goes when another takes over its engines or says goodbye.
         self.agents: dict[str, Agent] = {}
         # True when `places` has changed since somebody cleared this.
@@ -120,12 +123,21 @@ class Hub:
         self.watch.client_attached(client, now)
         log.info("attached: %s on %s", client.name, connection.endpoint.name)
 
+    def admit_client(self, uuid: bytes, door: ClientDoor, now: float) -> Client:
+        """Take in a client that came through a door. It has no connection, and is judged by nobody but the door."""
+        self._next_handle += 1
+        client = Client(self._next_handle, uuid, now)
+        client.door = door
+        self.clients[uuid] = self.clients_by_handle[client.handle] = client
+        return client
+
     def _attach_engine(self, connection: Connection, message: AttachEngine, now: float) -> None:
         engine = self.engines.get(message.uuid)
         self._check("engine", message.uuid, message.token, has_spoken=engine is not None and engine.has_spoken)
         is_new = engine is None
         if engine is None:
-            has_its_wish = self._ids.claim(message.wanted_id, self.engines_by_id)
+            is_free = message.wanted_id not in self._promised
+            has_its_wish = is_free and self._ids.claim(message.wanted_id, self.engines_by_id)
             wire_id = message.wanted_id if has_its_wish else self._ids.take(message.slot, self.engines_by_id)
             engine = Engine(wire_id, message.uuid)
             self.engines[message.uuid] = self.engines_by_id[wire_id] = engine
@@ -147,6 +159,32 @@ class Hub:
         self.watch.engine_attached(engine, now)
         log.info(
             "registered: engine %d is %s (pid %d, %s)", engine.id, engine.name, engine.pid, _word(message.software)
+        )
+
+    def promise_id(self, wanted: int) -> int:
+        """An id for an engine that will come through a door: the one that it wants (-1: any), if that is free."""
+        if wanted in self._promised or not self._ids.claim(wanted, self.engines_by_id):
+            wanted = self._ids.take(-1, self.engines_by_id)
+        self._promised.add(wanted)
+        return wanted
+
+    def keep_id(self, wire_id: int) -> None:
+        """Whoever had this id is gone, and may come back."""
+        self._promised.add(wire_id)
+
+    def break_promise(self, wire_id: int) -> None:
+        """It will not come."""
+        self._promised.discard(wire_id)
+
+    def admit_engine(self, engine: Engine, now: float) -> None:
+        """An engine has come through its door."""
+        self._promised.discard(engine.id)
+        self.engines[engine.uuid] = self.engines_by_id[engine.id] = engine
+        self.notices.changed(engine)
+        self._work.engine_admitted(engine, now)
+        self.watch.engine_attached(engine, now)
+        log.info(
+            "registered: engine %d is %s (%s)", engine.id, engine.name, _word(engine.uuid.decode("ascii", "replace"))
         )
 
     def _attach_agent(self, connection: Connection, message: AttachAgent, now: float) -> None:
@@ -315,6 +353,8 @@ class Hub:
         if engine.connection is not None:
             engine.connection.endpoint.forget(engine.connection)
             engine.connection = None
+        if engine.door is not None:
+            engine.door.lost(engine, now)
         self.watch.engine_left(engine, now)
         self.notices.gone(engine, end.cause)
         self._work.engine_lost(engine, end, now)

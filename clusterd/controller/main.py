@@ -184,6 +184,7 @@ class Controller:
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._ids)
         operations = Operations(hub, tasks, epoch_of(self._incarnation))
         performer.hub, performer.tasks, performer.operations = hub, tasks, operations
+        has_digests = not (bound.is_unix or bound.has_curve)
         endpoints: dict[str, Endpoint] = {}
         about: dict[str, Any] = {
             "cluster": spec.cluster,
@@ -223,6 +224,7 @@ class Controller:
                 ping=spec.ping,
                 shut_down=shut_down,
                 counters=bound.counters.setdefault("stock", Counter()),
+                has_digests=has_digests,
             )
             loop.front = Front(edge)
         for name, server in bound.servers.items():
@@ -234,7 +236,7 @@ class Controller:
                 controller=self._incarnation,
                 cluster=spec.cluster,
                 limits=self._limits,
-                has_digests=not (bound.is_unix or bound.has_curve),
+                has_digests=has_digests,
                 owner=loop,
                 counters=bound.counters[name],
                 acks_when_flushed=name == "engine-data",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clusterd.core.wire.messages import AgentNotice, EngineGone, EngineInfo, EnginesChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from clusterd.controller.connection import Connection
     from clusterd.controller.hub import Hub
@@ -36,6 +36,11 @@ class Notices:
         self._work = work
         self._changed: dict[int, Engine] = {}
         self._gone: list[EngineGone] = []
+        # Told at once, not at the end of the turn: before any work of a new engine, and before what becomes of the work of a lost one.
+        self.on_came: Callable[[Engine], None] = _nothing
+        self.on_gone: Callable[[Engine], None] = _nothing
+        # Wire ids of all and only engines that `on_came` was told of and `on_gone` was not.
+        self._told: set[int] = set()
 
     def info(self, engine: Engine) -> EngineInfo:
         """What clients see of an engine."""
@@ -62,10 +67,21 @@ class Notices:
         """Announce an engine's state."""
         if engine.id in self._hub.engines_by_id:
             self._changed[engine.id] = engine
+            # Stock clients know no suspects: one whose heart has stopped is gone to them, and comes back when it beats.
+            is_there = engine.door is None or not engine.is_suspect
+            if is_there and engine.id not in self._told:
+                self._told.add(engine.id)
+                self.on_came(engine)
+            elif not is_there and engine.id in self._told:
+                self._told.discard(engine.id)
+                self.on_gone(engine)
 
     def gone(self, engine: Engine, cause: str) -> None:
         """Announce the end of an engine."""
         self._changed.pop(engine.id, None)
+        if engine.id in self._told:
+            self._told.discard(engine.id)
+            self.on_gone(engine)
         self._gone.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
 
     def announce(self) -> None:
@@ -102,3 +118,7 @@ class Notices:
             for client in self._hub.clients.values()
             if client.is_operator and client.is_subscribed and client.control is not None
         ]
+
+
+def _nothing(_engine: Engine) -> None:
+    """Nobody wants to know at once."""

@@ -144,13 +144,14 @@ class Tasks:
         event: events.TaskSubmitted,
         origin: Any,
         now: float,
+        digests: Sequence[bytes] = (),
     ) -> None:
         """Take a task that came through a door; `event` is what the scheduler is to be told of it.
 
         One that is known already is not taken again: whoever sent it has its answer, or will.
         """
         if message.task not in self.payloads:
-            self.payloads[message.task] = Payload(message, client.handle, frames, (), origin)
+            self.payloads[message.task] = Payload(message, client.handle, frames, digests, origin)
         self._handle(event, now)
 
     def _await_function(self, parked: Parked) -> None:
@@ -282,6 +283,12 @@ class Tasks:
             self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
         if message.held or not is_new:
             self._handle(events.EngineInventory(engine.id, tuple(message.held)), now)
+
+    def engine_admitted(self, engine: Engine, now: float) -> None:
+        """See `work.Work`."""
+        # One task at a time: what waits can still be aborted, moved on, or given to another engine.
+        event = events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1)
+        self._handle(event, now)
 
     def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
         """See `work.Work`."""

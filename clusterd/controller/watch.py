@@ -129,7 +129,10 @@ class Watch:
         since, self._swept = self._swept, now
         for engine in list(self._hub.engines.values()):
             connection = engine.connection
-            if connection is not None and (connection.endpoint.tells_of_ends or engine.last_heard > since):
+            if engine.door is not None:
+                # Its heart is watched by whoever keeps the door, with a period of its own: it says who is silent.
+                self._tell(events.EngineHeard(engine.id), now)
+            elif connection is not None and (connection.endpoint.tells_of_ends or engine.last_heard > since):
                 self._tell(events.EngineHeard(engine.id), now)
         for client in list(self._hub.clients.values()):
             connection = client.data or client.control

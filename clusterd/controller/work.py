@@ -24,6 +24,9 @@ class Work(Protocol):
     def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
         """An engine has a connection; `message.held` is what it holds."""
 
+    def engine_admitted(self, engine: Engine, now: float) -> None:
+        """An engine has come through a door, holding nothing."""
+
     def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
         """An engine of an earlier controller lives, and `state` is what it does; it has no connection yet."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
-    from clusterd.controller.compat.sockets import StockSockets
+    from clusterd.controller.compat.sockets import Handler, StockSockets
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.tasks import Tasks
@@ -37,6 +37,7 @@ class Edge:
         ping: seconds between two heartbeats.
         shut_down: ends the controller, with a reason.
         counters: of what was dropped, by reason; for status.
+        has_digests: frames on the native engine link need digests.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Edge:
         ping: float,
         shut_down: Callable[[str], None],
         counters: Counter[str],
+        has_digests: bool = False,
     ) -> None:
         self.sockets = sockets
         self.signer = signer
@@ -59,10 +61,29 @@ class Edge:
         self.ping = ping
         self.shut_down = shut_down
         self.counters = counters
+        self.has_digests = has_digests
         # Session of messages that the controller makes itself.
         self.session = secrets.token_hex(16)
         self._prefix = f"{self.session}_{os.getpid()}_"
         self._numbers = itertools.count()
+
+    def listen(self, name: str, handler: Handler) -> None:
+        """Have what arrives on a socket given to `handler(frames, now)`; one that fails ends that message, not the controller."""
+
+        def guarded(frames: list[bytes], now: float) -> None:
+            try:
+                handler(frames, now)
+            except WireError as error:
+                self.drop(error)
+            except Exception as error:  # noqa: BLE001 - the boundary: one message of one peer is not worth a cluster
+                self.fail(f"a message on {name}", error)
+
+        self.sockets.handle(name, guarded)
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Count and log what is a mistake of ours."""
+        self.counters["failed"] += 1
+        log.error("stock: %s could not be dealt with", what, exc_info=error)
 
     def open(self, frames: Sequence[Any]) -> jupyter.Message | None:
         """A message that may be acted on; None for one that may not, which is counted."""

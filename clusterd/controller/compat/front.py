@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 from clusterd.controller.compat.clients import Clients
 from clusterd.controller.compat.engines import Engines
+from clusterd.controller.compat.output import Output
+from clusterd.core.wire import jupyter
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from clusterd.controller.compat.edge import Edge
+
+_OF_ENGINES = frozenset({"registration_request", "unregistration_request"})
 
 
 class Front:
@@ -22,8 +26,21 @@ class Front:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self.clients = Clients(edge)
-        self.engines = Engines(edge)
+        self.output = Output(edge)
+        self.engines = Engines(edge, self.output)
+        self.clients = Clients(edge, self.output, self.engines)
+        # One socket for engines that register and for the questions of clients.
+        edge.listen("registration", self._registration)
+
+    def _registration(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        header = jupyter.header_of(message.header)
+        if header.msg_type in _OF_ENGINES:
+            self.engines.registration(message, header, now)
+        else:
+            self.clients.query(message, header, now)
 
     @property
     def descriptors(self) -> list[int]:

@@ -212,6 +212,22 @@ class StockSockets:
             raise ConnectionError("no such peer is connected") from None
         return True
 
+    def send_tracked(self, name: str, frames: Sequence[Any]) -> zmq.MessageTracker | None:
+        """As `send`, of a large message: what comes back is `done` when ZeroMQ needs its frames no more; None where it takes none now.
+
+        Raises:
+            ConnectionError: as `send`.
+        """
+        self._touched.add(name)
+        try:
+            return self._sockets[name].send_multipart(frames, zmq.NOBLOCK, copy=False, track=True)
+        except zmq.Again:
+            return None
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            raise ConnectionError("no such peer is connected") from None
+
     def close(self) -> None:
         """Close all."""
         for socket in self._sockets.values():

@@ -1,0 +1,262 @@
+"""Work from stock clients: mux (one engine), task (balanced), broadcast (several), each request made a task of the scheduler.
+
+Whatever cannot be done is answered at once, because a stock client waits without limit. A request whose id is known has an answer
+already, or will have: it is never executed twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from clusterd.controller.compat import broadcast
+from clusterd.controller.compat.names import find
+from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
+from clusterd.core.model.task import Dependency
+from clusterd.core.scheduler import events
+from clusterd.core.wire import jupyter
+from clusterd.core.wire.messages import STOCK, Submit
+from clusterd.core.wire.session import payload_digest
+from clusterd.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clusterd.controller.compat.edge import Edge
+    from clusterd.controller.compat.engines import Engines
+    from clusterd.controller.compat.replies import Replies
+    from clusterd.controller.compat.sessions import Session, Sessions
+    from clusterd.controller.submits import Payload
+
+log = logging.getLogger(__name__)
+REQUESTS: Final = frozenset({"apply_request", "execute_request"})
+MAX_BUFFERS: Final = 1000
+"""Of one message: the native link to an engine takes 1,024 frames."""
+MAX_BODY: Final = 8 * 1024**2
+"""Bytes of the four dictionaries: they travel in a native header, which may have 16 MiB."""
+MAX_BYTES: Final = 2 * 1024**3 - 64 * 1024**2
+MAX_LABEL: Final = 256
+_HASHED_BYTES: Final = 64 * 1024
+"""Of a function, for the key of its run times."""
+_NO_FUNCTION: Final = bytes([STOCK])
+_TASK_BYTES: Final = 256
+"""What a dependency takes here."""
+
+
+class Intake:
+    """The ways in for work.
+
+    Args:
+        edge, sessions, replies, engines: parts of the edge.
+    """
+
+    def __init__(self, edge: Edge, sessions: Sessions, replies: Replies, engines: Engines) -> None:
+        self._edge = edge
+        self._sessions = sessions
+        self._replies = replies
+        self._engines = engines
+        # By wire id: all and only requests for one engine that have no answer, oldest first.
+        self.direct: dict[int, dict[bytes, Origin]] = {}
+        edge.listen("mux", self._mux)
+        edge.listen("task", self._task)
+        edge.listen("broadcast", self._broadcast)
+
+    def ended(self, task: bytes, origin: Origin, raised: Payload | None, now: float) -> None:
+        """A task has its answer; `raised`: its request, where that is an exception."""
+        queue = self.direct.get(origin.target)
+        if queue is None:
+            return
+        queue.pop(task, None)
+        if not queue:
+            del self.direct[origin.target]
+        elif raised is not None and origin.msg_type == "execute_request" and _stops_others(raised):
+            stopped = [queued for queued, other in queue.items() if other.msg_type == "execute_request"]
+            if stopped:
+                self._edge.tasks.handle(events.AbortRequested(None, tuple(stopped)), now)
+
+    # --- one engine ---
+
+    def _mux(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        header = jupyter.header_of(message.header)
+        if len(message.identities) != 2:
+            raise WireError(f"{header.msg_type} on mux with {len(message.identities)} identities")
+        route, name = message.identities
+        engine = find(self._edge.hub, name)
+        session = self._sessions.heard(header, now)
+        if header.msg_type not in REQUESTS:
+            if engine is not None:
+                self._engines.pass_on(engine, message, header, now)
+            return
+        origin = Origin("mux", route, message.header, header, metadata_of(message.metadata), name=name)
+        if engine is None:
+            text = f"there is no engine {name.decode('ascii', 'replace')!r} (any more)"
+            self._replies.refuse(session, origin, "EngineError", text, now)
+            return
+        origin.target = engine.id
+        self._accept(session, origin, message, message.metadata, engine.id, now)
+
+    # --- any engine ---
+
+    def _task(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        header = jupyter.header_of(message.header)
+        if len(message.identities) != 1:
+            raise WireError(f"{header.msg_type} on task with {len(message.identities)} identities")
+        if header.msg_type not in REQUESTS:
+            raise WireError(f"{header.msg_type} on task")
+        session = self._sessions.heard(header, now)
+        metadata = metadata_of(message.metadata)
+        origin = Origin("task", message.identities[0], message.header, header, metadata)
+        try:
+            options = _Options(metadata)
+        except WireError as error:
+            self._replies.refuse(session, origin, "InvalidDependency", str(error), now)
+            return
+        target: tuple[int, ...] | None = None
+        if metadata.targets:
+            names = _strings(metadata.targets, "targets")
+            engines = [find(self._edge.hub, name.encode("utf-8", "replace")) for name in names]
+            target = tuple(engine.id for engine in engines if engine is not None)
+            if not target:
+                text = f"of its targets no engine is left: {', '.join(names)[:MAX_LABEL]}"
+                self._replies.refuse(session, origin, "ImpossibleDependency", text, now)
+                return
+        self._accept(session, origin, message, message.metadata, target, now, options)
+
+    # --- several engines ---
+
+    def _broadcast(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        header = jupyter.header_of(message.header)
+        if header.msg_type not in REQUESTS or len(message.identities) != 1:
+            raise WireError(f"{header.msg_type} on broadcast with {len(message.identities)} identities")
+        metadata = metadata_of(message.metadata)
+        targets = broadcast.targets_of(metadata)
+        session = self._sessions.heard(header, now)
+        whole = Origin("broadcast", message.identities[0], message.header, header, metadata)
+        group = Group(whole, metadata.targets, is_coalescing=bool(metadata.is_coalescing))
+        digests = self._digests(message.buffers)
+        for origin, narrowed in broadcast.copies(message, header, group, targets, metadata):
+            engine = find(self._edge.hub, origin.name)
+            if engine is None:
+                text = f"there is no engine {origin.name.decode('ascii', 'replace')!r} (any more)"
+                self._replies.refuse(session, origin, "EngineError", text, now)
+                continue
+            origin.target = engine.id
+            self._accept(session, origin, message, narrowed, engine.id, now, digests=digests)
+
+    # --- all of them ---
+
+    def _accept(
+        self,
+        session: Session,
+        origin: Origin,
+        message: jupyter.Message,
+        metadata: bytes,
+        target: int | tuple[int, ...] | None,
+        now: float,
+        options: _Options | None = None,
+        digests: Sequence[bytes] | None = None,
+    ) -> None:
+        task = jupyter.task_id(origin.msg_id)
+        tasks = self._edge.tasks
+        if task in tasks.payloads or tasks.scheduler.record(task) is not None:
+            self._edge.counters["repeated"] += 1
+            return
+        buffers = message.buffers
+        body = jupyter.pack_request(jupyter.Request(origin.header, message.parent, metadata, message.content))
+        size = len(body) + sum(map(len, buffers))
+        if len(buffers) > MAX_BUFFERS or len(body) > MAX_BODY or size > MAX_BYTES:
+            text = f"a request of {size} bytes in {len(buffers)} buffers and a header of {len(body)} bytes is too large; send less at once"
+            self._replies.refuse(session, origin, "EngineError", text, now)
+            return
+        client = session.client
+        if client.unwanted and task in client.unwanted:
+            del client.unwanted[task]
+            self._replies.abort(session, origin, now)
+            return
+        label = origin.metadata.label
+        function = hashlib.blake2b(buffers[0][:_HASHED_BYTES], digest_size=16).digest() if buffers else _NO_FUNCTION
+        submit = Submit(task, STOCK, b"", None, body, len(buffers))
+        event = events.TaskSubmitted(
+            task,
+            client.handle,
+            function,
+            size + (options.size if options is not None else 0),
+            target,
+            options.retries if options is not None else 0,
+            None,
+            label[:MAX_LABEL] if isinstance(label, str) else "",
+            options.after if options is not None else None,
+            options.follow if options is not None else None,
+            max_wait=options.timeout if options is not None else None,
+        )
+        session.tasks += 1
+        if origin.target >= 0:
+            self.direct.setdefault(origin.target, {})[task] = origin
+        tasks.accept(
+            client, submit, buffers, event, origin, now, self._digests(buffers) if digests is None else digests
+        )
+
+    def _digests(self, buffers: Sequence[Any]) -> Sequence[bytes]:
+        return [payload_digest(frame) for frame in buffers] if self._edge.has_digests else ()
+
+
+class _Options:
+    """What a balanced task asks for.
+
+    Raises:
+        WireError: something of it makes no sense.
+    """
+
+    __slots__ = ("after", "follow", "retries", "size", "timeout")
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.after = _dependency(metadata.after, "after")
+        self.follow = _dependency(metadata.follow, "follow")
+        retries, timeout = metadata.retries or 0, metadata.timeout or None
+        if not isinstance(retries, int) or retries < 0:
+            raise WireError(f"retries: {retries!r} is no number of times")
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            raise WireError(f"timeout: {timeout!r} is no time in seconds")
+        self.retries = min(retries, 2**31)
+        self.timeout = None if timeout is None else float(timeout)
+        dependencies = (self.after, self.follow)
+        self.size = _TASK_BYTES * sum(len(each.tasks) for each in dependencies if each is not None)
+
+
+def _stops_others(payload: Payload) -> bool:
+    """A cell that raises ends those that wait behind it, unless its client wants it otherwise."""
+    content = jupyter.dict_of(jupyter.unpack_request(payload.body).content, "content")
+    return not content.get("silent") and bool(content.get("stop_on_error", True))
+
+
+def _dependency(value: Any, what: str) -> Dependency | None:
+    if not value:
+        return None
+    if isinstance(value, dict):
+        ids = _strings(value.get("dependencies") or [], what)
+        if not ids:
+            return None
+        return Dependency(
+            tuple(map(jupyter.task_id, ids)),
+            bool(value.get("all", True)),
+            bool(value.get("success", True)),
+            bool(value.get("failure", False)),
+        )
+    ids = [value] if isinstance(value, str) else _strings(value, what)
+    return Dependency(tuple(map(jupyter.task_id, ids)))
+
+
+def _strings(value: Any, what: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise WireError(f"{what}: {value!r:.100} is no list of ids")
+    return value

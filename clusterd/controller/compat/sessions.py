@@ -1,0 +1,111 @@
+"""Stock clients as peers of the hub: one for each session id, told apart by nothing else.
+
+Nobody says when a stock client ends: its sockets just go. So none is judged by liveness; one that has been silent for long and has nothing
+unfinished is forgotten, and so is the most silent one when there are too many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from clusterd.core.scheduler import events
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from clusterd.controller.compat.edge import Edge
+    from clusterd.controller.doors import ClientDoor
+    from clusterd.controller.peers import Client
+    from clusterd.core.wire.jupyter import Header
+
+MAX_TASKS: Final = 1_000_000
+"""Unfinished tasks of one client. It has no way to be told to wait, and ipyparallel knows no bound: this is one on memory."""
+MAX_TASK_BYTES: Final = 2 * 1024**3
+MAX_SESSIONS: Final = 4096
+MAX_IDLE: Final = 24 * 3600.0
+_MAX_NAME: Final = 128
+
+
+class Session:
+    """One stock client.
+
+    Attributes:
+        client: as the hub knows it.
+        tasks: how many of its tasks have no answer.
+        last_heard: monotonic.
+        waiting: by channel and route: (frames, bytes) that the socket did not take.
+        waiting_bytes: of all of them.
+        held_bytes: of large messages that ZeroMQ holds for it.
+    """
+
+    __slots__ = ("client", "held_bytes", "last_heard", "name", "tasks", "waiting", "waiting_bytes")
+
+    def __init__(self, name: str, client: Client) -> None:
+        self.name = name
+        self.client = client
+        self.tasks = 0
+        self.last_heard = client.last_heard
+        self.waiting: dict[tuple[str, bytes], deque[tuple[list[Any], int]]] = {}
+        self.waiting_bytes = 0
+        self.held_bytes = 0
+
+
+class Sessions:
+    """All stock clients.
+
+    Args:
+        edge: what the parts of the edge share.
+        door: what their outcomes go through.
+    """
+
+    def __init__(self, edge: Edge, door: ClientDoor) -> None:
+        self._edge = edge
+        self._door = door
+        # Both hold all and only sessions whose client the hub knows; the first in the order in which they were heard last.
+        self._by_name: dict[str, Session] = {}
+        self._by_handle: dict[int, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def of(self, client: Client) -> Session | None:
+        """The session of a client of the hub."""
+        return self._by_handle.get(client.handle)
+
+    def all(self) -> list[Session]:
+        """Every one."""
+        return list(self._by_name.values())
+
+    def heard(self, header: Header, now: float) -> Session:
+        """The session that a message belongs to, which is made at its first one."""
+        session = self._by_name.get(header.session)
+        if session is None:
+            session = self._admit(header, now)
+        session.last_heard = session.client.last_heard = now
+        return session
+
+    def _admit(self, header: Header, now: float) -> Session:
+        while len(self._by_name) >= MAX_SESSIONS:
+            idle = [session for session in self._by_name.values() if not session.tasks]
+            if not idle:
+                break
+            self._forget(min(idle, key=lambda session: session.last_heard), "there are too many stock clients", now)
+        uuid = hashlib.blake2b(header.session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        client = self._edge.hub.admit_client(uuid, self._door, now)
+        client.label, client.user = "ipyparallel", header.username[:_MAX_NAME]
+        self._edge.tasks.handle(events.ClientAttached(client.handle, MAX_TASKS, MAX_TASK_BYTES), now)
+        session = Session(header.session, client)
+        self._by_name[session.name] = self._by_handle[client.handle] = session
+        return session
+
+    def tick(self, now: float) -> None:
+        """Forget who has been silent for long."""
+        for session in list(self._by_name.values()):
+            if now - session.last_heard > MAX_IDLE and not session.tasks and not session.waiting:
+                self._forget(session, "it was silent for long", now)
+
+    def _forget(self, session: Session, reason: str, now: float) -> None:
+        del self._by_name[session.name]
+        del self._by_handle[session.client.handle]
+        self._edge.hub.client_left(session.client, reason, now)
