@@ -57,9 +57,7 @@ class Progress:
             self._width = len(line)
         else:
             # The first makes the place below the cell, the others replace what stands there.
-            self._publish(
-                data={"text/plain": line}, transient={"display_id": self._place}, update=self._is_shown
-            )
+            self._publish(data={"text/plain": line}, transient={"display_id": self._place}, update=self._is_shown)
         self._is_shown = True
 
     def _write(self, text: str) -> None:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 # Different errors that are shown with their tracebacks; of more only the number.
 SHOWN_ERRORS: Final = 4
-# The first line of a traceback names the engine; so do the labels of cells.
+# The first line of a traceback names the engine.
 _WHERE: Final = re.compile(r"\AOn engine [^\n]*:\n")
+# The name of a cell has its number on that engine, which may have run more than others.
+_CELL: Final = re.compile(r"<ipython-input-\d+-[0-9a-f]+>")
 
 
 class CellFailed(CompositeError):
@@ -133,5 +135,5 @@ def _errors(future: AggregateFuture) -> Iterator[tuple[int, BaseException]]:
 def _told(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, RemoteTraceback):
-        return _WHERE.sub("", cause.text).rstrip()
+        return _CELL.sub("<cell>", _WHERE.sub("", cause.text)).rstrip()
     return f"{type(error).__name__}: {error}"
