@@ -9,6 +9,8 @@
 SHELL := /bin/sh
 VENV := .venv
 BENCH_VENV := .venv-bench
+COMPAT_VENV := .venv-compat
+COMPAT8_VENV := .venv-compat8
 ARGS :=
 
 # `make PYTHON=/opt/python3.12/bin/python3 ...` chooses; else the first of these that is new enough (RHEL 9's python3 is 3.9).
@@ -29,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help
 help: ## show this list
 	@echo 'clusterd: make TARGET'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 	@echo 'Variables: PYTHON=python3.12 (the interpreter of a new .venv), ARGS="tests/unit -x" (for test), ARGS="--rounds 5" (for bench)'
 
 .PHONY: demo
@@ -37,8 +39,12 @@ demo: $(VENV)/.installed-base ## start a cluster on this machine, compute on it,
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh examples/demo.sh
 
 .PHONY: test
-test: $(VENV)/.installed-test ## run all tests
+test: $(VENV)/.installed-test $(COMPAT_VENV)/.installed-compat $(COMPAT8_VENV)/.installed-compat8 ## run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+.PHONY: test-compat
+test-compat: $(VENV)/.installed-test $(COMPAT_VENV)/.installed-compat ## run all of ipyparallel's own tests against our controller, with our engines and with ipengine
+	$(VENV)/bin/python -m tests.compat.suite $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed-check ## ruff (rules and format) and mypy in strict mode
@@ -51,11 +57,11 @@ bench: $(BENCH_VENV)/.installed-bench ## measure ours beside ipyparallel, Proces
 	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
 .PHONY: venv
-venv: $(VENV)/.installed-base $(VENV)/.installed-test $(VENV)/.installed-check ## make .venv with all that tests and checks need
+venv: $(VENV)/.installed-base $(VENV)/.installed-test $(VENV)/.installed-check $(COMPAT_VENV)/.installed-compat $(COMPAT8_VENV)/.installed-compat8 ## make .venv with all that tests and checks need
 
 .PHONY: clean
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(BENCH_VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(BENCH_VENV) $(COMPAT_VENV) $(COMPAT8_VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
 	find clusterd clusterctl tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A dangling interpreter (Python was upgraded) or a checkout that was moved makes an environment and all its stamps worthless:
@@ -74,23 +80,32 @@ $(1)/bin/python:
 	$$(PYTHON) -m venv --clear $(1)
 	@printf '%s' "$$(CURDIR)" > $(1)/.made-in
 ifneq ($$(call usable,$(1)),yes)
-.PHONY: $(1)/bin/python $(1)/.installed-base $(1)/.installed-test $(1)/.installed-check $(1)/.installed-bench
+.PHONY: $(1)/bin/python $(1)/.installed-base $(1)/.installed-test $(1)/.installed-check $(1)/.installed-bench $(1)/.installed-compat $(1)/.installed-compat8
 endif
 endef
 
-# $(1): environment, $(2): stamp, $(3): what pip installs. pip itself is never upgraded: 3.11 brings one that knows PEP 660.
+# $(1): environment, $(2): stamp, $(3): what pip installs, $(4): the files that say what that means, of which the stamp is a copy.
+# pip itself is never upgraded: 3.11 brings one that knows PEP 660.
 define install
-$(1)/$(2): pyproject.toml | $(1)/bin/python
-	@if cmp -s pyproject.toml $$@; then touch $$@; else \
-	  echo 'installing $(3) into $(1)'; \
-	  $(1)/bin/python -m pip install --quiet --editable '$(3)' || { \
-	    echo 'pip could not install $(3): see above. Run the same command again once the cause is gone.' >&2; exit 1; }; \
-	  cp pyproject.toml $$@.new && mv $$@.new $$@; fi
+$(1)/$(2): $(4) | $(1)/bin/python
+	@if cat $(4) | cmp -s - $$@; then touch $$@; else \
+	  echo "installing $(3) into $(1)"; \
+	  $(1)/bin/python -m pip install --quiet $(3) || { \
+	    echo "pip could not install $(3): see above. Run the same command again once the cause is gone." >&2; exit 1; }; \
+	  cat $(4) > $$@.new && mv $$@.new $$@; fi
 endef
+
+# Environments of their own for ipyparallel's tests and for clients of its version 8: their plugins and pins are not for ours.
+COMPAT_NEEDS := tests/compat/requirements.txt
+COMPAT8_NEEDS := tests/compat/requirements8.txt
 
 $(eval $(call environment,$(VENV)))
 $(eval $(call environment,$(BENCH_VENV)))
-$(eval $(call install,$(VENV),.installed-base,.))
-$(eval $(call install,$(VENV),.installed-test,.[test]))
-$(eval $(call install,$(VENV),.installed-check,.[check]))
-$(eval $(call install,$(BENCH_VENV),.installed-bench,.[bench]))
+$(eval $(call environment,$(COMPAT_VENV)))
+$(eval $(call environment,$(COMPAT8_VENV)))
+$(eval $(call install,$(VENV),.installed-base,--editable '.',pyproject.toml))
+$(eval $(call install,$(VENV),.installed-test,--editable '.[test]',pyproject.toml))
+$(eval $(call install,$(VENV),.installed-check,--editable '.[check]',pyproject.toml))
+$(eval $(call install,$(BENCH_VENV),.installed-bench,--editable '.[bench]',pyproject.toml))
+$(eval $(call install,$(COMPAT_VENV),.installed-compat,--editable . --requirement $(COMPAT_NEEDS),pyproject.toml $(COMPAT_NEEDS)))
+$(eval $(call install,$(COMPAT8_VENV),.installed-compat8,--requirement $(COMPAT8_NEEDS),$(COMPAT8_NEEDS)))
