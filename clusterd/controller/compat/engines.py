@@ -1,25 +1,285 @@
-"""Stock engines."""
+"""Stock engines as peers of the hub: work goes out to them, replies come back as native results.
+
+All work goes by one of the three sockets that an engine's ROUTER is connected to: so it arrives in the order in which it was given out. In
+front of each message stands a word of ours, which an engine repeats in front of its reply (stock engines treat what stands
+there as opaque): it names task and attempt. What clients sent is passed on byte by byte, and signed as they did.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from clusterd.controller.compat.registration import Registration
+from clusterd.core.wire import jupyter
+from clusterd.core.wire.messages import STATUS_ERROR, STATUS_OK, STATUS_UNMET, STOCK, Result
+from clusterd.errors import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clusterd.controller.compat.edge import Edge
+    from clusterd.controller.compat.output import Output
+    from clusterd.controller.peers import Engine
+    from clusterd.controller.submits import Payload
+    from clusterd.core.scheduler import actions
+
+log = logging.getLogger(__name__)
+# First byte of the word in front of a message: what comes back under it is the reply to a task, something for the client
+# whose routing id follows, or the answer to a command.
+TASK: Final = b"\1"
+FORWARDED: Final = b"\2"
+COMMAND: Final = b"\3"
+RETRY_SECONDS: Final = 0.01
+MAX_UNSENT: Final = 10_000
+_SIGNALS: Final = {"interrupt": int(signal.SIGINT), "kill": int(signal.SIGKILL)}
+
+
+class ReplyMetadata(msgspec.Struct):
+    """What of a reply's metadata is looked at; whatever else it is, it must not make the reply unreadable."""
+
+    status: Any = None
+    started: Any = None
+    dependencies_met: Any = True
+
+
+class ReplyContent(msgspec.Struct):
+    """Likewise of its content."""
+
+    status: Any = None
+
+
+_decode_metadata = msgspec.json.Decoder(ReplyMetadata).decode
+_decode_content = msgspec.json.Decoder(ReplyContent).decode
 
 
 class Engines:
-    """Stock engines."""
+    """All stock engines, and the door to them.
 
-    def __init__(self, edge: Edge) -> None:
+    Args:
+        edge: what the parts of the edge share.
+        output: takes what they publish.
+    """
+
+    def __init__(self, edge: Edge, output: Output) -> None:
         self._edge = edge
+        self._output = output
+        self._registration = Registration(edge, self)
+        # By engine: (socket, frames) that could not be sent yet.
+        self._unsent: dict[bytes, deque[tuple[str, list[Any]]]] = {}
+        self._next_try = 0.0
+        edge.listen("mux_engine", self._reply)
+        edge.listen("task_engine", self._reply)
+        edge.listen("broadcast_engine", self._reply)
+        edge.listen("control_engine", self._control_reply)
+        edge.listen("iopub_engine", self._published)
+
+    def registration(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
+        """Somebody registers an engine, or unregisters it."""
+        if header.msg_type == "registration_request":
+            self._registration.request(message, now)
+        else:
+            self._registration.unregister(message, now)
+
+    # --- doors.EngineDoor ---
+
+    def dispatch(self, engine: Engine, action: actions.Dispatch, payload: Payload, now: float) -> None:
+        """See `doors.EngineDoor`."""
+        word = TASK + action.attempt.to_bytes(4, "big") + action.task
+        if payload.kind != STOCK:
+            raise NotImplementedError
+        request = jupyter.unpack_request(payload.body)
+        header = request.header
+        if action.attempt > 1:
+            header = _again(header, action.attempt)
+        frames = self._edge.sealed(header, request.parent, request.metadata, request.content)
+        self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *payload.frames], now)
+
+    def command(self, engine: Engine, command: str, number: int) -> str:
+        """See `doors.EngineDoor`."""
+        if command == "restart":
+            return f"{engine.name} was not started by clusterd, which cannot start it again; stop it, and start another"
+        if command in {"stop", "kill"}:
+            self._registration.told_to_end(engine, f"a request to {command} it")
+        if command == "stop":
+            content: dict[str, Any] = {"restart": False}
+        else:
+            content = {"sig": _SIGNALS.get(command, number)}
+        msg_type = "shutdown_request" if command == "stop" else "signal_request"
+        header = self._edge.header(msg_type, time.time())
+        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content))
+        try:
+            is_sent = self._edge.sockets.send("control_engine", [engine.uuid, COMMAND, *frames])
+        except ConnectionError:
+            return f"{engine.name} has no control connection; its nanny may be dead"
+        return "" if is_sent else f"{engine.name} does not read what it is told"
+
+    def lost(self, engine: Engine, now: float) -> None:
+        """See `doors.EngineDoor`."""
+        del now
+        self._unsent.pop(engine.uuid, None)
+        self._registration.lost(engine)
+
+    # --- for the client side ---
+
+    def pass_on(self, engine: Engine, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
+        """Pass on, unchanged, what came on mux and is no task: comms, of which nothing comes back by this way."""
+        del header
+        self._forward("mux_engine", engine, message, now)
+
+    def control(self, engine: Engine, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
+        """Pass on, unchanged, a control request to an engine that has this door; its reply finds the client by itself."""
+        if header.msg_type == "shutdown_request":
+            self._registration.told_to_end(engine, "a client's request to shut down")
+        self._forward("control_engine", engine, message, now)
+
+    def _forward(self, socket: str, engine: Engine, message: jupyter.Message, now: float) -> None:
+        if engine.door is self:
+            word = FORWARDED + message.identities[0]
+            self._send(socket, engine.uuid, [engine.uuid, word, *message.frames], now)
+
+    # --- sending ---
+
+    def _send(self, socket: str, name: bytes, frames: list[Any], now: float) -> None:
+        waiting = self._unsent.get(name)
+        if waiting is None:
+            try:
+                if self._edge.sockets.send(socket, frames):
+                    return
+            except ConnectionError:
+                pass  # It has beaten, but this connection is not there yet, or it is being made anew.
+            waiting = self._unsent[name] = deque()
+            self._next_try = now + RETRY_SECONDS
+        if len(waiting) < MAX_UNSENT:
+            waiting.append((socket, frames))
+        else:
+            self._edge.counters["unsent"] += 1
+
+    def _try_again(self, name: bytes) -> None:
+        waiting = self._unsent[name]
+        while waiting:
+            try:
+                if not self._edge.sockets.send(*waiting[0]):
+                    return
+            except ConnectionError:
+                return
+            waiting.popleft()
+        del self._unsent[name]
+
+    # --- receiving ---
+
+    def _reply(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        name, word = _route(message.identities)
+        engine = self._edge.hub.engines.get(name)
+        if engine is None or engine.door is not self:
+            self._edge.counters["strangers"] += (
+                1  # late, of one that is lost: its work is done elsewhere, or was failed
+            )
+            return
+        engine.last_heard = now
+        if word[:1] == FORWARDED:
+            self._back("mux", word, name, message.frames)
+            return
+        if word[:1] != TASK or len(word) < 6:
+            raise WireError("a reply to nothing that was sent")
+        attempt, task = int.from_bytes(word[1:5], "big"), word[5:]
+        result, buffers = self._result(task, attempt, message)
+        self._edge.tasks.receive_engine(engine, [result], buffers, None, now)
+
+    def _result(self, task: bytes, attempt: int, message: jupyter.Message) -> tuple[Result, Sequence[Any]]:
+        """A stock reply as a native result."""
+        try:
+            header = jupyter.header_of(message.header)
+            metadata = _decode_metadata(message.metadata)
+            said = metadata.status or _decode_content(message.content).status
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, WireError) as error:
+            # The task has ended, whatever this is.
+            content = {"status": "error", "ename": "WireError", "evalue": f"unreadable reply: {error}", "traceback": []}
+            reply = jupyter.Reply(jupyter.EMPTY, jupyter.json_of({**content, "engine_info": {}}))
+            return Result(task, attempt, STATUS_ERROR, 0.0, 0.0, "", "", jupyter.pack_reply(reply)), ()
+        status = STATUS_OK if said == "ok" else STATUS_ERROR
+        if metadata.dependencies_met is False:
+            status = STATUS_UNMET
+        finished = jupyter.seconds_of(header.date) or time.time()
+        started = jupyter.seconds_of(metadata.started) if isinstance(metadata.started, str) else None
+        body = jupyter.pack_reply(jupyter.Reply(message.metadata, message.content, message.header))
+        count = len(message.buffers)
+        return Result(task, attempt, status, started or finished, finished, "", "", body, count), message.buffers
+
+    def _control_reply(self, frames: list[bytes], now: float) -> None:
+        at = frames.index(jupyter.DELIMITER) if jupyter.DELIMITER in frames else 0
+        name, word = _route(frames[:at])
+        engine = self._edge.hub.engines.get(name)
+        if engine is not None:
+            engine.last_heard = now
+        if word[:1] == FORWARDED:
+            self._back("control", word, name, frames[at:])
+            return
+        message = self._edge.open(frames)
+        if message is not None:
+            content = jupyter.dict_of(message.content, "content")
+            if content.get("status") != "ok":
+                log.warning(
+                    "stock engine %s: a command failed: %s", name.decode("ascii", "replace"), content.get("evalue")
+                )
+
+    def _back(self, channel: str, word: bytes, name: bytes, frames: Sequence[Any]) -> None:
+        try:
+            is_sent = self._edge.sockets.send(channel, [word[1:], name, *frames])
+        except ConnectionError:
+            is_sent = False
+        if not is_sent:
+            self._edge.counters["client_gone"] += 1
+
+    def _published(self, frames: list[bytes], now: float) -> None:
+        message = self._edge.open(frames)
+        if message is None:
+            return
+        header = jupyter.header_of(message.header)
+        if header.msg_type == "shutdown_reply":
+            engine = self._edge.hub.engines.get(header.session.encode())
+            if engine is not None and engine.door is self:
+                self._registration.left(engine, "it shut down", now)
+        self._output.relay(frames)
+
+    # --- time ---
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        return None
+        due = self._registration.next_deadline()
+        return min(due, self._next_try) if self._unsent else due
 
     def tick(self, now: float) -> None:
         """Let time pass."""
+        if self._unsent and now >= self._next_try:
+            self._next_try = now + RETRY_SECONDS
+            for name in list(self._unsent):
+                self._try_again(name)
+        self._registration.tick(now)
 
     def close(self, now: float) -> None:
-        """Say goodbye."""
+        """Nothing: engines are not told of the end of a controller, which may come back; its pings just cease."""
+
+
+def _route(identities: Sequence[bytes]) -> tuple[bytes, bytes]:
+    if len(identities) != 2 or not identities[1]:
+        raise WireError(
+            f"{len(identities)} frames before the delimiter, where the engine's name and a word of ours belong"
+        )
+    return identities[0], identities[1]
+
+
+def _again(header: bytes, attempt: int) -> bytes:
+    """The header of a task that some engine may have seen before: the same for who reads it, with another signature.
+
+    An engine is silent about a message whose signature it has seen.
+    """
+    return b'%b,"attempt":%d}' % (header.rstrip()[:-1], attempt)
