@@ -32,6 +32,7 @@ from clusterd.controller.operations import Operations
 from clusterd.controller.options import parse
 from clusterd.controller.recovery import Recovery
 from clusterd.controller.requests import Requests
+from clusterd.controller.submits import MAX_TARGETS
 from clusterd.controller.tasks import Tasks
 from clusterd.controller.wire_ids import WireIds
 from clusterd.core.model.page import epoch_of
@@ -94,6 +95,7 @@ class Controller:
             max_message=spec.max_message,
             max_tasks=spec.client_credit.tasks,
             max_task_bytes=spec.client_credit.memory,
+            max_targets=MAX_TARGETS,
         )
 
     def run(self) -> None:

@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.core.model.task import Dependency
 from clusterd.core.scheduler import events
+from clusterd.core.wire.messages import Broadcast, Submit
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clusterd.core.wire.messages import Submit
-
+MAX_TARGETS = 4096
+"""Tasks of one Broadcast: what follows from one message is done before the next is looked at."""
 # A label is kept with the record of its task.
 MAX_LABEL = 256
 # What a task id in a dependency takes here: the id, and its places in a set and a dict.
 _ID_BYTES = 256
 # Function digests are 16 bytes: a kind alone keys the run times of tasks without a function (cells, push, pull).
 _KEY_OF_KIND = [bytes([kind]) for kind in range(256)]
+
+
+class Part(Submit):
+    """One task of a Broadcast: so many of them have its payload together."""
+
+    sharers: int = 1
 
 
 class Payload:
@@ -68,11 +75,32 @@ class Frames:
             raise WireError(f"{len(self._payload)} payload frames, of which messages own {self._at}")
 
 
+def parts_of(message: Any, frames: Frames) -> tuple[list[Part], tuple[Sequence[Any], Sequence[bytes]]]:
+    """The tasks of a Broadcast, as if each had been submitted, and the payload that they share.
+
+    Raises:
+        WireError: it is none, or has not as many tasks as targets, or too many.
+    """
+    if type(message) is not Broadcast:
+        raise WireError(f"{type(message).__name__} from a client that is attached")
+    count = len(message.tasks)
+    if count != len(message.targets) or count > MAX_TARGETS:
+        raise WireError(f"a broadcast of {count} tasks to {len(message.targets)} engines; {MAX_TARGETS} are taken")
+    shared = (message.body, message.frames, message.options, message.is_offered_again, count)
+    parts = [
+        Part(task, message.kind, message.function, target, *shared)
+        for task, target in zip(message.tasks, message.targets, strict=True)
+    ]
+    return parts, frames.take(message.frames)
+
+
 def size_of(message: Submit, frames: Sequence[Any]) -> int:
     """What a task counts for in the credit of its client, in bytes."""
     size = len(message.body)
     if frames:
         size += sum(map(len, frames))
+    if type(message) is Part:
+        size = -(-size // message.sharers)
     options = message.options
     if options is not None:
         # Kept with the task, and the client's to answer for.

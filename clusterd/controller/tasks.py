@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.controller.functions import FunctionStore
 from clusterd.controller.parking import Parked, Parking
-from clusterd.controller.submits import Frames, Payload, size_of, submitted
+from clusterd.controller.submits import Frames, Payload, parts_of, size_of, submitted
 from clusterd.core.model.task import Status
 from clusterd.core.scheduler import actions, events
 from clusterd.core.wire.messages import Failed, Function, Goodbye, NeedFunction, NotRun, Published, Result, Submit
@@ -95,7 +95,9 @@ class Tasks:
             elif type(message) is Goodbye:
                 is_leaving = True
             else:
-                raise WireError(f"{type(message).__name__} from a client that is attached")
+                parts, taken = parts_of(message, frames)
+                for part in parts:
+                    self._submit(client, part, *taken, now, out)
         if payload:
             frames.check_taken()
         return is_leaving
