@@ -107,4 +107,43 @@ TARGETS: dict[str, Target] = {
     "push": Target(
         "a 200 MB push delays a control request by", "scenarios.neighbours.control_delay_ms", "lower", 50, "ms"
     ),
+    "stock-cpu": Target(
+        "an unchanged ipyparallel Client: controller + engine CPU a balanced no-op task",
+        "scenarios.stock.ours_balanced_cpu_ms",
+        "lower",
+        0.3,
+        "ms",
+    ),
+    "stock-rate": Target(
+        "the same: tasks a second, 3 times ipcontroller's",
+        "scenarios.stock.ours_balanced_per_s",
+        "higher",
+        3.0,
+        "/s",
+        "scenarios.stock.theirs_balanced_per_s",
+    ),
+    "stock-round-trip": Target(
+        "the same: a direct round trip, median, a third of ipcontroller's",
+        "scenarios.stock.ours_round_trip_p50_ms",
+        "lower",
+        1 / 3,
+        "ms",
+        "scenarios.stock.theirs_round_trip_p50_ms",
+    ),
+    "stock-apply-all": Target(
+        "the same: `apply` to all of 64 engines, no slower than ipcontroller with those that came up",
+        "scenarios.stock.ours_apply_all_ms",
+        "lower",
+        1.0,
+        "ms",
+        "scenarios.stock.theirs_apply_all_ms",
+    ),
+    "stock-broadcast": Target(
+        "the same: a 2 MB array broadcast to 64 engines, no slower than ipcontroller with those that came up",
+        "scenarios.stock.ours_broadcast_2mb_ms",
+        "lower",
+        1.0,
+        "ms",
+        "scenarios.stock.theirs_broadcast_2mb_ms",
+    ),
 }
