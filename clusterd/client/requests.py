@@ -10,7 +10,7 @@ import itertools
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.core.wire import messages as m
 from clusterd.errors import BadQuery, ClusterdError, ControllerLost, NoRecords, UnknownTask
@@ -26,9 +26,18 @@ _REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines,
 _CLASSES: Final[dict[str, type[ClusterdError]]] = {cls.code: cls for cls in (BadQuery, NoRecords)}
 
 
-class _Open(NamedTuple):
-    message: Any
-    answer: Future[Any]
+# A request that costs the connection so often does so because the controller does not understand it.
+_MAX_SENT: Final = 3
+
+
+class _Open:
+    __slots__ = ("answer", "message", "sent")
+
+    def __init__(self, message: Any, answer: Future[Any]) -> None:
+        self.message = message
+        self.answer = answer
+        # How often it was sent.
+        self.sent = 0
 
 
 class Requests:
@@ -78,6 +87,7 @@ class Requests:
         while self.outbox and link.is_attached:
             request = self.outbox.popleft()
             self._sent[request.message.request] = request
+            request.sent += 1
             try:
                 link.send([request.message])
             except ClusterdError as error:
@@ -94,7 +104,9 @@ class Requests:
         """Ask again, or tell that it is not known."""
         sent, self._sent = list(self._sent.values()), {}
         for request in reversed(sent):
-            if isinstance(request.message, _REPEATABLE):
+            if request.answer.cancelled():
+                continue
+            if isinstance(request.message, _REPEATABLE) and request.sent < _MAX_SENT:
                 self.outbox.appendleft(request)
             else:
                 _set(

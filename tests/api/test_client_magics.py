@@ -4,30 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 from clusterd.client.magics.show import CellFailed
 from tests.waiting import until
-
-
-@pytest.fixture
-def shell(isolated):
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    hook = sys.displayhook
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=config)
-    yield shell
-    shell.run_line_magic("unload_ext", "clusterd")
-    shell.restore_sys_module_state()
-    InteractiveShell.clear_instance()
-    sys.displayhook = hook
 
 
 @pytest.fixture

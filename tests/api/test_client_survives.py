@@ -33,6 +33,20 @@ def test_kill_9_of_the_controller_loses_no_task(client, cluster, isolated):
     assert sorted(map(int, log.read_text().split())) == list(range(100))
 
 
+def test_kill_9_of_the_controller_loses_no_part_of_a_broadcast(client, cluster, isolated):
+    log = isolated.home / "log"
+    view = client[:]
+    futures = [view.apply_async(slowly, str(log), number) for number in range(30)]
+    # A payload that is sent once, and again to the next controller.
+    pushes = [view.push({f"data{number}": bytes(100_000)}) for number in range(5)]
+    until(futures[3].done, "some results")
+    kill(cluster.pids()["controller"])
+    assert [future.result(60) for future in futures] == [[number] * 2 for number in range(30)]
+    assert [future.result(60) for future in pushes] == [[None, None]] * 5
+    assert view.apply_sync(lambda: len(data4)) == [100_000] * 2  # noqa: F821 - a name of the engines
+    assert sorted(map(int, log.read_text().split())) == sorted([*range(30)] * 2)
+
+
 def test_kill_9_of_daemon_and_agent_is_not_noticed(client, cluster, isolated):
     pids = client[:].apply_sync(os.getpid)
     agents, control = cluster.pids()["agents"], cluster.client

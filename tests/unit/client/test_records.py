@@ -99,6 +99,21 @@ def test_a_query_is_asked_again_on_a_new_connection(client, controller, answers,
     dropper.join(30)
 
 
+def test_a_question_that_no_controller_understands_is_not_asked_for_ever(client, controller, in_thread):
+    plain = controller._request
+
+    def reset(peer, message, frames):
+        plain(peer, message, frames)
+        if type(message) is m.QueryTasks:
+            controller._forget(peer)
+
+    controller.do(lambda: setattr(controller, "_request", reset))
+    with pytest.raises(ControllerLost, match="lost during QueryTasks"):
+        in_thread(client.task_records)
+    assert len(asked(controller, m.QueryTasks)) == 3
+    assert client.queue_status()
+
+
 def deliver(controller, task, value, kind=m.STATUS_OK):
     import pickle  # noqa: PLC0415
 
