@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from clusterd.core.model.launch import AgentSpec
     from clusterd.engine.shell import EngineShell
 
-__all__ = ["build_shell", "main", "rehearse", "run_forked", "warm_transport"]
+__all__ = ["build_shell", "main", "rehearse", "run_forked", "warm_stock", "warm_transport"]
 
 # An agent that is alive ends its engines itself when its own time without a controller is over.
 _AFTER_AGENT = 60.0
@@ -152,6 +152,14 @@ def warm_transport(connection_file: Path) -> None:
     with contextlib.suppress(ClusterdError):
         if read_endpoints(connection_file).data.startswith("tcp:"):
             importlib.import_module("zmq.utils.monitor")
+
+
+def warm_stock(shell: EngineShell) -> None:
+    """Do what engines will do for tasks of stock clients; the modules that this needs are imported."""
+    from clusterd.engine.stock import library, rehearsal  # noqa: PLC0415 - of no use without stock clients
+
+    library.load(shell)
+    rehearsal.rehearse(shell)
 
 
 def read_endpoints(path: Path) -> NativeEndpoints:

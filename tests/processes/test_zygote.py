@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from clusterd.agent.zygote import messages as z
+from clusterd.agent.zygote import stock
 from clusterd.agent.zygote_process import ZygoteProcess
+from clusterd.core.model import connection
 from clusterd.core.model.launch import AgentSpec
 from clusterd.core.model.profile import Startup
+from tests.waiting import until
 
 PATIENCE = 20.0
 # Modules to preload, by what they do.
@@ -343,3 +346,60 @@ def ends(descriptor):
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(PATIENCE * 1000))
+
+
+# --- what tasks of stock clients need ---
+
+WARM = tell_and_fail(
+    "[name in sys.modules for name in ('ipyparallel.serialize', 'ipykernel.zmqshell', 'numpy', 'stack_data')]"
+    " + [type(get_ipython()).__name__, len(os.listdir('/proc/self/task')), get_ipython().execution_count]"
+)
+"""An engine tells what it found, its class of shell, its threads, and that no cell of a rehearsal counts."""
+
+
+@pytest.fixture
+def stock_file(isolated):
+    """The connection file of a controller to which stock clients may come."""
+    ours = connection.NativeEndpoints(1, "unix:///none", "unix:///none", "00" * 32, "test", "00")
+    theirs = connection.StockEndpoints("tcp://127.0.0.1", 1, 2, 3, 4, 5, [6], "key", hb_ping=7, hb_pong=8)
+    file = isolated.state / "none.json"
+    file.touch(0o600)
+    file.write_bytes(connection.encode(connection.ConnectionFile(ours, stock=theirs)))
+
+
+def test_many_engines_share_what_stock_clients_need_from_the_first(bench, stock_file):
+    here = bench(startup=WARM, slots=tuple(range(stock.MANY)))
+    assert here.warmed().preloaded == []  # of what the profile names
+    uuid, _ = here.fork()
+    here.exited(uuid)
+    assert told(here) == [True, True, True, True, "StockShell", 1, 2]
+
+
+def test_few_engines_do_not_wait_for_it_and_later_ones_have_it(bench, stock_file):
+    here = bench(startup=WARM, slots=(0, 1))
+    here.warmed()
+    uuid, _ = here.fork(0)
+    # It stays: what has no engines makes up for nothing.
+    here.exited(uuid)
+    assert told(here)[:5] == [False, False, False, False, "EngineShell"]
+
+
+def test_what_was_left_out_is_made_up_for_when_nothing_is_to_do(bench, stock_file, monkeypatch):
+    # The first engine lives on, the second tells.
+    command = "import os\nif os.environ.get('TELL'):\n    exec(os.environ['TELL'])"
+    here = bench(startup=Startup(command=command), slots=(0, 1))
+    here.warmed()
+    here.fork(0)
+    maps = Path(f"/proc/{here.zygote.process.pid}/maps")
+    until(lambda: "_multiarray_umath" in maps.read_text(), "the zygote imports numpy", limit=PATIENCE)
+    uuid, _ = here.fork(1, {"TELL": WARM.command})
+    here.exited(uuid)
+    assert told(here, 1) == [True, True, True, True, "StockShell", 1, 2]
+
+
+def test_without_stock_sockets_nothing_of_it_is_imported(bench):
+    here = bench(startup=WARM, slots=tuple(range(stock.MANY)))
+    here.warmed()
+    uuid, _ = here.fork()
+    here.exited(uuid)
+    assert told(here)[:5] == [False, False, False, False, "EngineShell"]

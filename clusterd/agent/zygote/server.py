@@ -23,6 +23,7 @@ import setproctitle
 
 from clusterd.agent.zygote import messages, preload
 from clusterd.agent.zygote.child import Inheritance, become_engine, handled_signals
+from clusterd.agent.zygote.stock import IDLE_SECONDS, Stock
 from clusterd.system import fault, process
 
 if TYPE_CHECKING:
@@ -54,12 +55,19 @@ class Zygote:
         self._spec: AgentSpec | None = None
         self._run: Callable[[int, bytes], int] | None = None
         self._inheritance: Inheritance | None = None
+        self._stock: Stock | None = None
+        self._rehearse_stock: Callable[[], None] | None = None
 
     def serve(self) -> int:
         """Do what the agent asks until it is gone; the exit status."""
         while True:
             has_all_descriptors = len(self._pids) == len(self._engines)
-            for descriptor, _ in self._poll.poll(None if has_all_descriptors else _REAP_INTERVAL_MS):
+            stock = self._stock if self._stock is not None and self._stock.is_pending and self._engines else None
+            patience = None if stock is None else IDLE_SECONDS * 1000
+            events = self._poll.poll(patience if has_all_descriptors else _REAP_INTERVAL_MS)
+            if not events and stock is not None and has_all_descriptors:
+                self._warm_later(stock)
+            for descriptor, _ in events:
                 if descriptor != self._link.fileno():
                     self._reap(self._pids[descriptor], descriptor)
                 elif not self._obey():
@@ -94,7 +102,8 @@ class Zygote:
         self._spec = spec
         setproctitle.setproctitle(f"clusterd zygote {spec.cluster}/{spec.engine_set}")
         own = _descriptors()
-        probe = preload.Probe(spec.preload, spec.start_timeout)
+        self._stock = stock = Stock(spec)
+        probe = preload.Probe([*spec.preload, *stock.at_once], spec.start_timeout)
         engine = importlib.import_module("clusterd.engine.main")
         shell = engine.build_shell()
         engine.warm_transport(Path(spec.connection_file))
@@ -102,6 +111,8 @@ class Zygote:
         late: list[str] = []
         warnings: list[str] = []
         for finding in probe.finish():
+            if finding.module not in spec.preload:
+                continue
             if finding.verdict == "ok":
                 importlib.import_module(finding.module)
                 preloaded.append(finding.module)
@@ -112,6 +123,8 @@ class Zygote:
                 )
             else:
                 warnings.append(f"preload {finding.module}: {finding.reason}")
+        self._rehearse_stock = functools.partial(engine.warm_stock, shell)
+        stock.warm(probe.findings, self._rehearse_stock)
         self._run = functools.partial(engine.run_forked, spec, shell, late)
         self._inheritance = Inheritance(process.current(), frozenset(_descriptors() - own), handled_signals())
         _fix_path()
@@ -122,6 +135,17 @@ class Zygote:
         gc.freeze()
         fault.point("zygote.warm.before_report")
         self._tell(messages.Warmed(time.monotonic() - began, preloaded, late, warnings))
+
+    def _warm_later(self, stock: Stock) -> None:
+        own = _descriptors()
+        assert self._rehearse_stock is not None  # noqa: S101 - there are engines
+        assert self._inheritance is not None  # noqa: S101 - likewise
+        if stock.make_up(self._rehearse_stock):
+            preload.pass_fork_handlers()
+            keep = self._inheritance.keep | (_descriptors() - own)
+            self._inheritance = self._inheritance._replace(keep=keep, handled=handled_signals())
+            gc.collect()
+            gc.freeze()
 
     def _fork(self, orders: Sequence[messages.Fork]) -> None:
         """Fork them all, then report them all.
