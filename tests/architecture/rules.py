@@ -55,6 +55,8 @@ RULES: dict[str, Rule] = {
     "clusterd.controller": rule(
         own=f"{CORE} {SYSTEM} clusterd.storage.taskstore", third="msgspec zmq setproctitle", never="asyncio"
     ),
+    # Its text runs on stock engines, where nothing of ours is installed; nobody imports it here.
+    "clusterd.controller.compat.guest": rule(third="IPython cloudpickle"),
     "clusterd.agent": rule(own=f"{CORE} {SYSTEM} clusterd.link", third="msgspec zmq psutil setproctitle"),
     # Between fork and exec nothing may hold a lock: no thread, no loop, no context. It warms clusterd.engine by name, which
     # imports the module zmq but makes no context: see WARMED.
@@ -83,6 +85,8 @@ RULES: dict[str, Rule] = {
         own=f"{CORE} clusterd.link clusterd.control.client clusterd.system.paths clusterd.system.fault",
         third="msgspec zmq cloudpickle",
     ),
+    # A plugin of ipyparallel's programs, which starts ours by argv; nothing of ours imports it.
+    "clusterd.ipyparallel": rule(own=f"{CORE} {SYSTEM}", third="ipyparallel traitlets msgspec"),
     "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
     "clusterctl.commands.connect": rule(
         own="clusterd.control.client clusterd.core.model clusterd.publish clusterctl", third="click", never="asyncio"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.tasks import Tasks
+    from clusterd.storage.taskstore.base import TaskStore
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Edge:
         shut_down: ends the controller, with a reason.
         counters: of what was dropped, by reason; for status.
         has_digests: frames on the native engine link need digests.
+        store: of the records of tasks.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Edge:
         ping: float,
         shut_down: Callable[[str], None],
         counters: Counter[str],
-        has_digests: bool = False,
+        has_digests: bool,
+        store: TaskStore,
     ) -> None:
         self.sockets = sockets
         self.signer = signer
@@ -62,6 +65,7 @@ class Edge:
         self.shut_down = shut_down
         self.counters = counters
         self.has_digests = has_digests
+        self.store = store
         # Session of messages that the controller makes itself.
         self.session = secrets.token_hex(16)
         self._prefix = f"{self.session}_{os.getpid()}_"
@@ -107,16 +111,20 @@ class Edge:
 
     def header(self, msg_type: str, now_wall: float, session: str = "") -> bytes:
         """A header of the controller's own making; `session` where it speaks for one of our engines."""
-        return jupyter.json_of(
-            {
-                "msg_id": f"{self._prefix}{next(self._numbers)}",
-                "msg_type": msg_type,
-                "username": "clusterd",
-                "session": session or self.session,
-                "date": jupyter.date_of(now_wall),
-                "version": jupyter.VERSION,
-            }
-        )
+        return self.new_header(msg_type, now_wall, session)[0]
+
+    def new_header(self, msg_type: str, now_wall: float, session: str = "") -> tuple[bytes, str]:
+        """The same, and the msg_id in it."""
+        msg_id = f"{self._prefix}{next(self._numbers)}"
+        header = {
+            "msg_id": msg_id,
+            "msg_type": msg_type,
+            "username": "clusterd",
+            "session": session or self.session,
+            "date": jupyter.date_of(now_wall),
+            "version": jupyter.VERSION,
+        }
+        return jupyter.json_of(header), msg_id
 
     def sealed(self, header: bytes, parent: bytes, metadata: bytes, content: bytes) -> list[bytes]:
         """The frames of a message from the delimiter on, signed, without buffers."""

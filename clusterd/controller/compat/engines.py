@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from clusterd.controller.compat import errand
 from clusterd.controller.compat.registration import Registration
+from clusterd.controller.dispatch import MAX_TOLD
 from clusterd.core.wire import jupyter
-from clusterd.core.wire.messages import STATUS_ERROR, STATUS_OK, STATUS_UNMET, STOCK, Result
+from clusterd.core.wire.messages import STATUS_ERROR, STATUS_OK, STATUS_UNMET, STOCK, NotRun, Result
+from clusterd.core.wire.session import payload_digest
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
     from clusterd.core.scheduler import actions
 
 log = logging.getLogger(__name__)
-# First byte of the word in front of a message: what comes back under it is the reply to a task, something for the client
-# whose routing id follows, or the answer to a command.
+# First byte of the word in front of a message: what comes back under it is the reply to a stock task, something for the client
+# whose routing id follows, the answer to a command, or the reply to a native task.
 TASK: Final = b"\1"
 FORWARDED: Final = b"\2"
 COMMAND: Final = b"\3"
+ERRAND: Final = b"\4"
 RETRY_SECONDS: Final = 0.01
 MAX_UNSENT: Final = 10_000
 _SIGNALS: Final = {"interrupt": int(signal.SIGINT), "kill": int(signal.SIGKILL)}
@@ -73,6 +77,8 @@ class Engines:
         # By engine: (socket, frames) that could not be sent yet.
         self._unsent: dict[bytes, deque[tuple[str, list[Any]]]] = {}
         self._next_try = 0.0
+        # Outcomes that were found while the scheduler was being obeyed: it is told in the next turn. By engine's id.
+        self._later: list[tuple[int, Result]] = []
         edge.listen("mux_engine", self._reply)
         edge.listen("task_engine", self._reply)
         edge.listen("broadcast_engine", self._reply)
@@ -90,15 +96,33 @@ class Engines:
 
     def dispatch(self, engine: Engine, action: actions.Dispatch, payload: Payload, now: float) -> None:
         """See `doors.EngineDoor`."""
-        word = TASK + action.attempt.to_bytes(4, "big") + action.task
         if payload.kind != STOCK:
-            raise NotImplementedError
+            self._send_errand(engine, action.task, action.attempt, payload, now)
+            return
+        word = TASK + action.attempt.to_bytes(4, "big") + action.task
         request = jupyter.unpack_request(payload.body)
         header = request.header
         if action.attempt > 1:
             header = _again(header, action.attempt)
         frames = self._edge.sealed(header, request.parent, request.metadata, request.content)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *payload.frames], now)
+
+    def _send_errand(self, engine: Engine, task: bytes, attempt: int, payload: Payload, now: float) -> None:
+        stored = None
+        if payload.function and payload.function not in engine.functions:
+            stored = self._edge.tasks.functions.get(payload.function)
+            if len(engine.functions) >= MAX_TOLD:
+                engine.functions.clear()
+            engine.functions.add(payload.function)
+        header, msg_id = self._edge.new_header("apply_request", time.time())
+        try:
+            buffers = errand.buffers_of(payload, stored, engine.name, msg_id)
+        except WireError as error:
+            self._later.append((engine.id, errand.refused(task, attempt, engine.name, error)))
+            return
+        word = ERRAND + attempt.to_bytes(4, "big") + task
+        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.EMPTY)
+        self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *buffers], now)
 
     def command(self, engine: Engine, command: str, number: int) -> str:
         """See `doors.EngineDoor`."""
@@ -188,11 +212,30 @@ class Engines:
         if word[:1] == FORWARDED:
             self._back("mux", word, name, message.frames)
             return
-        if word[:1] != TASK or len(word) < 6:
+        if word[:1] not in {TASK, ERRAND} or len(word) < 6:
             raise WireError("a reply to nothing that was sent")
         attempt, task = int.from_bytes(word[1:5], "big"), word[5:]
+        if word[:1] == ERRAND:
+            self._errand_done(engine, task, attempt, message, now)
+            return
         result, buffers = self._result(task, attempt, message)
         self._edge.tasks.receive_engine(engine, [result], buffers, None, now)
+
+    def _errand_done(self, engine: Engine, task: bytes, attempt: int, message: jupyter.Message, now: float) -> None:
+        frames: Sequence[Any] = ()
+        result: Result | NotRun | None
+        try:
+            result, frames = errand.result_of(task, attempt, engine.name, message)
+        except WireError as error:
+            result = errand.refused(task, attempt, engine.name, error)
+        if result is not None:
+            digests = [payload_digest(frame) for frame in frames] if self._edge.has_digests else None
+            self._edge.tasks.receive_engine(engine, [result], frames, digests, now)
+            return
+        payload = self._edge.tasks.payloads.get(task)
+        if payload is not None:
+            engine.functions.discard(payload.function)
+            self._send_errand(engine, task, attempt, payload, now)
 
     def _result(self, task: bytes, attempt: int, message: jupyter.Message) -> tuple[Result, Sequence[Any]]:
         """A stock reply as a native result."""
@@ -254,11 +297,18 @@ class Engines:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
+        if self._later:
+            return 0.0
         due = self._registration.next_deadline()
         return min(due, self._next_try) if self._unsent else due
 
     def tick(self, now: float) -> None:
         """Let time pass."""
+        later, self._later = self._later, []
+        for wire_id, result in later:
+            engine = self._edge.hub.engines_by_id.get(wire_id)
+            if engine is not None:
+                self._edge.tasks.receive_engine(engine, [result], (), None, now)
         if self._unsent and now >= self._next_try:
             self._next_try = now + RETRY_SECONDS
             for name in list(self._unsent):
