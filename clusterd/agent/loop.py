@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import time
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -343,9 +344,10 @@ class Agent:
     def _command(self, message: m.EngineSignal, now: float) -> str:
         if self._is_watching and message.command == "restart":
             return "this engine was started by hand: stop it, and start another where it was"
-        if self._is_watching and message.command == "interrupt" and not self._is_running(message.uuid):
+        is_interrupt = message.command == "interrupt" or (message.command, message.number) == ("signal", signal.SIGINT)
+        if self._is_watching and is_interrupt and not self._is_running(message.uuid):
             return ""  # to an idle engine in a terminal the same signal is a person's Ctrl-C, which ends it
-        actions, problem = self._slots.command(message.uuid, message.command, now)
+        actions, problem = self._slots.command(message.uuid, message.command, now, message.number)
         self._perform(actions)
         return problem
 

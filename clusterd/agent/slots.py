@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from clusterd.core.model.profile import RestartPolicy
 
-COMMANDS = ("interrupt", "stop", "kill", "restart")
+COMMANDS = ("interrupt", "stop", "kill", "restart", "signal")
 
 
 class Start(NamedTuple):
@@ -147,8 +147,8 @@ class Slots:
                 actions += self._start(slot, now)
         return actions
 
-    def command(self, uuid: bytes, command: str, now: float) -> tuple[list[Action], str]:
-        """(actions, why it cannot be done or nothing) of interrupt, stop, kill or restart."""
+    def command(self, uuid: bytes, command: str, now: float, number: int = 0) -> tuple[list[Action], str]:
+        """(actions, why it cannot be done or nothing) of interrupt, stop, kill, restart, or signal with its `number`."""
         engine = self.engines.get(uuid)
         if engine is None or not engine.pid:
             return [], "the engine has ended" if engine is None else "the engine is just being started"
@@ -161,6 +161,11 @@ class Slots:
                 return [Signal(uuid, signal.SIGKILL)], ""
             case "stop" | "restart":
                 return self._end(engine, command, now), ""
+            case "signal":
+                # What comes of it is the engine's affair: one that dies of it has crashed.
+                if number not in signal.valid_signals():
+                    return [], f"there is no signal {number}"
+                return [Signal(uuid, number)], ""
             case _:
                 return [], f"no engine command {command!r}; there are {', '.join(COMMANDS)}"
 

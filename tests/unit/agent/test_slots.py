@@ -154,6 +154,16 @@ def test_an_interrupt_is_a_signal_and_nothing_else():
     assert report(slots).state == "running"
 
 
+def test_any_signal_is_sent_as_it_is():
+    slots = make()
+    uuid = started(slots)[0]
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGKILL, signal.SIGRTMAX):
+        assert slots.command(uuid, "signal", 1.0, number) == ([Signal(uuid, number)], "")
+    for number in (0, 65):
+        assert slots.command(uuid, "signal", 1.0, number) == ([], f"there is no signal {number}")
+    assert report(slots).state == "running"
+
+
 def test_commands_that_cannot_be_carried_out_say_why():
     slots = make()
     (start,) = slots.set_desired(1, [0], 0.0)
@@ -208,6 +218,18 @@ def test_adopted_engines_that_nobody_wants_or_that_are_two_in_a_slot_are_ended()
     assert slots.end_unwanted(0.0) == [Signal(b"c" * 16, signal.SIGTERM)]
     assert slots.exited(b"b" * 16, "stopped", 1.0, is_failure=False) == []
     assert report(slots).uuid == b"a" * 16
+
+
+def test_all_are_down_when_no_engine_lives_and_none_is_to_come():
+    slots = make("on-failure", initial_backoff=5.0)
+    assert not slots.are_all_down
+    engines = started(slots, (0, 1))
+    slots.exited(engines[0], "exit status 0", 1.0, is_failure=False)
+    assert not slots.are_all_down
+    slots.exited(engines[1], "exit status 0", 1.0, is_failure=False)
+    assert slots.are_all_down
+    slots.resume([0], 2.0)
+    assert not slots.are_all_down
 
 
 def test_after_shut_down_nothing_is_started():
