@@ -127,6 +127,11 @@ class Agent:
             and all(state.state != "running" for state in self._nursery.inventory())
         ):
             self._shut_down(f"no controller for {patience:.0f} s ({self._control.link.problem})")
+        is_done = self._slots.are_all_down and self._control.is_silent(now)
+        if self._spec.is_alone and is_done and not self._slots.is_shutting_down:
+            downs = [slot.down for slot in self._slots.slots.values() if slot.down is not None]
+            self.status = int(any(down.is_crash_loop for down in downs))
+            self._shut_down(f"no engine is left: {downs[0].reason}")
         if self._control.refusal and not self._slots.is_shutting_down:
             self.status = 1
             self._shut_down(f"the controller refuses this agent: {self._control.refusal}")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from clusterd.core.model.launch import AgentSpec
 
 
-HAND_PREFIX = "clusterd-engine-"
-"""Of the directories that engines by hand make for themselves and their helpers."""
+HAND_PREFIXES = ("clusterd-engine-", "clusterd-set-")
+"""Of the directories that are made for engines by hand and their helpers, and for a set that no daemon knows of."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,8 +69,8 @@ def main(argv: Sequence[str]) -> int:
     for context in contexts:
         context.term()
     identity.unlink(missing_ok=True)
-    if options.watch and Path(spec.runtime_dir).name.startswith(HAND_PREFIX):
-        # Made by the engine for the two of us; it may have been killed.
+    if (options.watch or spec.is_alone) and Path(spec.runtime_dir).name.startswith(HAND_PREFIXES):
+        # Made for us and the engines alone; who made it may have been killed.
         shutil.rmtree(spec.runtime_dir, ignore_errors=True)
     return status
 

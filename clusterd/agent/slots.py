@@ -153,19 +153,18 @@ class Slots:
         if engine is None or not engine.pid:
             return [], "the engine has ended" if engine is None else "the engine is just being started"
         match command:
-            case "interrupt":
-                return [Signal(uuid, signal.SIGINT)], ""
+            case "interrupt" | "signal":
+                # What comes of a signal is the engine's affair: one that dies of it has crashed.
+                sent = signal.SIGINT if command == "interrupt" else number
+                if sent not in signal.valid_signals():
+                    return [], f"there is no signal {number}"
+                return [Signal(uuid, sent)], ""
             case "kill":
                 engine.ending = engine.ending or "kill"
                 engine.kill_at = None
                 return [Signal(uuid, signal.SIGKILL)], ""
             case "stop" | "restart":
                 return self._end(engine, command, now), ""
-            case "signal":
-                # What comes of it is the engine's affair: one that dies of it has crashed.
-                if number not in signal.valid_signals():
-                    return [], f"there is no signal {number}"
-                return [Signal(uuid, number)], ""
             case _:
                 return [], f"no engine command {command!r}; there are {', '.join(COMMANDS)}"
 
@@ -257,6 +256,11 @@ class Slots:
             elif (deadline := self._start_deadline(engine)) is not None and deadline <= now:
                 actions += self._end(engine, f"had not registered {self._start_timeout:.0f} s after its start", now)
         return actions
+
+    @property
+    def are_all_down(self) -> bool:
+        """True when no engine lives and none will come, unless somebody resumes or asks for one."""
+        return bool(self.slots) and not self.engines and all(slot.down is not None for slot in self.slots.values())
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""

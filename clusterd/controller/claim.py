@@ -28,9 +28,10 @@ __all__ = ["by_hand_runtime_dir", "claimed"]
 LOCK_FILE = "controller.lock"
 
 
-def by_hand_runtime_dir(profile_dir: Path) -> Path:
+def by_hand_runtime_dir(profile_dir: Path, cluster_id: str = "") -> Path:
     """Return where the Unix sockets of a controller by hand go: named by what makes two of them different."""
-    return paths.runtime_dir("by-hand-" + hashlib.sha256(os.fsencode(profile_dir)).hexdigest()[:12])
+    what = os.fsencode(profile_dir) + (b"\0" + cluster_id.encode() if cluster_id else b"")
+    return paths.runtime_dir("by-hand-" + hashlib.sha256(what).hexdigest()[:12])
 
 
 @contextlib.contextmanager
@@ -44,7 +45,9 @@ def claimed(spec: ControllerSpec) -> Iterator[None]:
     profile_dir, runtime = Path(spec.profile_dir), Path(spec.runtime_dir)
     with contextlib.ExitStack() as held:
         try:
-            lock = LockFile(files.private_directory(profile_dir / "security") / LOCK_FILE)
+            # One of each cluster id, since each has connection files of its own.
+            name = f"controller-{spec.cluster_id}.lock" if spec.cluster_id else LOCK_FILE
+            lock = LockFile(files.private_directory(profile_dir / "security") / name)
             lock.acquire()
         except LockHeld as error:
             who = f"process {error.pid}" if error.pid else "another process"
@@ -55,7 +58,7 @@ def claimed(spec: ControllerSpec) -> Iterator[None]:
         except OSError as error:
             raise _cannot_make(error, profile_dir) from error
         held.callback(lock.release, remove=True)
-        if runtime == by_hand_runtime_dir(profile_dir):
+        if runtime == by_hand_runtime_dir(profile_dir, spec.cluster_id):
             held.callback(_remove, runtime)
         try:
             identity = _identify(spec, files.private_directory(files.private_directory(runtime) / "units"))

@@ -60,13 +60,17 @@ def new_secrets() -> Secrets:
     )
 
 
-def load_secrets(security: Path) -> Secrets | None:
+def secrets_file(security: Path, cluster_id: str = "") -> Path:
+    """Where a controller keeps them: those of each cluster id apart, as its connection files are."""
+    return security / (f"controller-secrets-{cluster_id}.json" if cluster_id else SECRETS_FILE)
+
+
+def load_secrets(path: Path) -> Secrets | None:
     """The kept secrets, or None when there are none.
 
     Raises:
         ConnectionFileError: there is a file that others can read, or that is damaged.
     """
-    path = security / SECRETS_FILE
     try:
         data = files.read_private(path)
     except FileNotFoundError:
@@ -83,9 +87,9 @@ def load_secrets(security: Path) -> Secrets | None:
     return kept
 
 
-def save_secrets(security: Path, content: Secrets) -> None:
+def save_secrets(path: Path, content: Secrets) -> None:
     """Keep the secrets for the next controller."""
-    files.atomic_write(security / SECRETS_FILE, msgspec.json.encode(content))
+    files.atomic_write(path, msgspec.json.encode(content))
 
 
 class ConnectionFiles:

@@ -87,7 +87,8 @@ class Controller:
         self._incarnation = secrets.token_bytes(16)
         self._security = Path(spec.profile_dir) / "security"
         self._runtime = Path(spec.runtime_dir)
-        kept = credentials.load_secrets(self._security) if spec.reuse else None
+        self._secrets_file = credentials.secrets_file(self._security, spec.cluster_id)
+        kept = credentials.load_secrets(self._secrets_file) if spec.reuse else None
         self._has_predecessor = kept is not None
         self._secrets = kept or credentials.new_secrets()
         self._ids = WireIds(self._secrets.next_engine_id, self._reserve_ids if spec.reuse else None)
@@ -149,7 +150,7 @@ class Controller:
             held.callback(connection_files.remove)
         try:
             if self._spec.reuse:
-                credentials.save_secrets(self._security, self._secrets)
+                credentials.save_secrets(self._secrets_file, self._secrets)
             fault.point("controller.bound")
             connection_files.write()
         except OSError as error:
@@ -278,10 +279,10 @@ class Controller:
 
     def _keep_secrets(self) -> None:
         try:
-            credentials.save_secrets(self._security, self._secrets)
+            credentials.save_secrets(self._secrets_file, self._secrets)
         except OSError as error:
             # A full disk ends no cluster. What a successor would know from it are ids, which it might give again, and whom to wait for.
-            log.error("cannot keep %s: %s", self._security / credentials.SECRETS_FILE, error.strerror)  # noqa: TRY400
+            log.error("cannot keep %s: %s", self._secrets_file, error.strerror)  # noqa: TRY400
 
 
 def _install_signals(loop: Loop, wakeup_write: int) -> None:

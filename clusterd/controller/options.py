@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
             launch=options.launch or f"{secrets.token_hex(4)}-0",
             cluster=options.cluster,
             profile_dir=str(profile_dir),
-            runtime_dir=options.runtime_dir or str(by_hand_runtime_dir(profile_dir)),
+            runtime_dir=options.runtime_dir or str(by_hand_runtime_dir(profile_dir, options.cluster_id)),
             log_dir=str(profile_dir / "log"),
             ip=options.ip,
             location=options.location,

@@ -153,7 +153,7 @@ def test_ctrl_c_ends_both(hands):
 
 
 def test_over_tcp_with_the_ports_that_are_allowed(hands):
-    free = free_ports(4)
+    free = free_ports(18)
     hands.controller("--transport", "tcp", "--ip", "127.0.0.1", "--ports", ",".join(map(str, free)))
     endpoints = json.loads((hands.security / CLIENT).read_bytes())["clusterd"]
     assert {int(endpoints[name].rpartition(":")[2]) for name in ("data", "control")} <= set(free)
@@ -263,8 +263,8 @@ def test_a_directory_that_cannot_be_made(hands):
 def test_usage(hands):
     assert "--profile-dir (or --spec) is needed" in hands.fails("controller", status=2)
     assert "one of the arguments --file --profile-dir is required" in hands.fails("engine", status=2)
-    assert "invalid choice: 'mongodb'" in hands.fails(
-        "controller", "--profile-dir", hands.directory, "--database", "mongodb", status=2
+    assert "invalid choice: 'mysql'" in hands.fails(
+        "controller", "--profile-dir", hands.directory, "--database", "mysql", status=2
     )
 
 

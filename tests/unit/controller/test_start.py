@@ -104,4 +104,4 @@ def test_damaged_secrets_are_named(isolated, content):
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(ConnectionFileError, match=r"controller-secrets\.json is damaged"):
-        credentials.load_secrets(isolated.root)
+        credentials.load_secrets(path)
