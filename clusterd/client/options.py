@@ -62,6 +62,7 @@ class Options(NamedTuple):
     label: str = ""
     after: Any = None
     follow: Any = None
+    max_wait: float | None = None
 
     def message(self) -> m.TaskOptions | None:
         """None where everything has its default: most tasks have no options.
@@ -77,13 +78,14 @@ class Options(NamedTuple):
             check_label(self.label),
             dependency(self.after),
             dependency(self.follow),
+            check_timeout(self.max_wait, "max_wait"),
         )
 
 
 _DEFAULT = Options()
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: float | None, what: str = "a timeout") -> float | None:
     """A number of seconds above 0, or None.
 
     Raises:
@@ -92,9 +94,9 @@ def check_timeout(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+        raise TypeError(f"{what} is a number of seconds or None, not {timeout!r}")
     if not timeout > 0 or math.isinf(timeout):
-        raise ValueError(f"a timeout is a finite number of seconds above 0, not {timeout!r}")
+        raise ValueError(f"{what} is a finite number of seconds above 0, not {timeout!r}")
     return float(timeout)
 
 

@@ -47,6 +47,8 @@ class Progress:
         now = time.monotonic()
         if not self._is_on or (now - self._shown_at < INTERVAL and count != self._total):
             return
+        if self._publish is not None and not self._is_shown and self._total is not None and count >= self._total:
+            return  # it took no time: a full bar would be all that is left of it, for ever
         self._shown_at = now
         line = f"{self._what}: {count} {self._unit}"
         if self._total:

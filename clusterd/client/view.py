@@ -228,9 +228,11 @@ class LoadBalancedView(View):
         follow: futures on whose engine it must run, or a `Dependency`: of any of several that ran in different places. A task
             whose dependencies can never be met fails with TaskUnschedulable, which says why.
         label: text that goes with each task into the history (`client.task_records`).
+        max_wait: seconds that a task may wait for its dependencies, and then for an engine, before it fails with TaskTimeout;
+            None: as long as it takes.
     """
 
-    _FLAGS = frozenset({"block", "retries", "timeout", "after", "follow", "label"})
+    _FLAGS = frozenset({"block", "retries", "timeout", "after", "follow", "label", "max_wait"})
 
     def __init__(
         self,
@@ -249,6 +251,7 @@ class LoadBalancedView(View):
         self.after: Any = None
         self.follow: Any = None
         self.label = label
+        self.max_wait: float | None = None
         # Mistakes should come here, not with the first call.
         self._options().message()
 
@@ -264,14 +267,23 @@ class LoadBalancedView(View):
         return len(self._targets) if self._targets is not None else max(1, len(self.client.ids))
 
     def _options(self) -> Options:
-        return Options(self.retries, check_timeout(self.timeout), self.label, self.after, self.follow)
+        return Options(
+            self.retries, check_timeout(self.timeout), self.label, self.after, self.follow, check_timeout(self.max_wait)
+        )
 
     def _apply(self, function: Callable[..., Any], args: Any, kwargs: Any, *, is_attended: bool) -> TaskFuture:
         client = self.client
         packed = client._pack_function(function)  # noqa: SLF001
         call = pack_call(args, kwargs, name=packed.message.name, is_copying=not is_attended)
         options = None
-        if self.retries or self.timeout is not None or self.after or self.follow or self.label:
+        if (
+            self.retries
+            or self.timeout is not None
+            or self.after
+            or self.follow
+            or self.label
+            or self.max_wait is not None
+        ):
             options = self._options().message()
         return client._connection.tasks.submit(  # noqa: SLF001
             APPLY, packed, self._targets, call, options, is_attended=is_attended

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clusterd import Dependency
-from clusterd.errors import TaskUnschedulable
+from clusterd.errors import TaskTimeout, TaskUnschedulable
 from tests.waiting import until
 
 
@@ -101,6 +101,18 @@ def test_follow_goes_where_the_others_ran(client):
     impossible = view.with_options(follow=everywhere).apply_async(os.getpid)
     with pytest.raises(TaskUnschedulable, match="ran on another engine than those before it"):
         impossible.result(30)
+
+
+def test_a_wait_has_an_end(client, gate):
+    running = client[:].apply_async(wait_for, str(gate))
+    view = client.load_balanced_view().with_options(max_wait=0.2)
+    with pytest.raises(TaskTimeout, match=r"it waited 0.2 s for an engine"):
+        view.apply_async(abs, -1).result(30)
+    with pytest.raises(TaskTimeout, match=r"it waited 0.2 s for"):
+        view.with_options(after=running).apply_async(abs, -1).result(30)
+    gate.touch()
+    running.result(30)
+    assert view.apply_sync(abs, -1) == 1
 
 
 def test_a_map_may_depend_on_calls(client, gate):

@@ -217,7 +217,7 @@ class Magics:
         if clients:
             return next(iter(clients.values()))
         client = find()
-        client.wait_for_engines(1, timeout=30)
+        client.wait_for_engines(1, timeout=30, progress=False)
         sys.stdout.write(f"%px{self._suffix} runs on the engines of {client.cluster!r}\n")
         return client
 

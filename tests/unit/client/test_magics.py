@@ -290,6 +290,20 @@ def test_who_was_loaded_last_has_the_names(px, shell, client):
     assert px("%px print(1)")[0] == "[stdout:0] 1\n[stdout:1] 1\n"
 
 
+def test_beside_ipyparallels_magics_the_last_are_in_force(px, shell, client):
+    theirs = pytest.importorskip("ipyparallel.client.magics").ParallelMagics
+    shell.user_ns["client"] = client
+    # What `view.activate()` does there.
+    shell.magics_manager.register(theirs(shell, None))
+    assert "ipyparallel" in shell.magics_manager.magics["cell"]["px"].__module__
+    for load in (lambda: shell.run_line_magic("reload_ext", "clusterd"), client.activate):
+        shell.magics_manager.register(theirs(shell, None))
+        load()
+        assert px("%px print(1)")[0].endswith("[stdout:0] 1\n[stdout:1] 1\n")
+        assert px("%autopx")[0] == "%autopx is on\n"
+        assert px("%autopx")[0] == "%autopx is off\n"
+
+
 def test_ctrl_c_interrupts_the_engines_that_run_it(px, shell, client, controller):
     controller.is_holding = True
     stop = []
@@ -315,16 +329,24 @@ def test_ctrl_c_interrupts_the_engines_that_run_it(px, shell, client, controller
     assert "given up before it began" in out
 
 
-def test_a_long_cell_has_a_bar(px, shell, later, monkeypatch):
+def test_a_long_cell_has_a_bar(px, shell, controller, monkeypatch):
     lines = []
     monkeypatch.setattr(shell, "kernel", "a notebook's", raising=False)
     monkeypatch.setattr(
         shell.display_pub, "publish", lambda data, transient, update: lines.append((data["text/plain"], update))
     )
-    later(None)
-    assert px("%%px --progress-after 0\nwhatever")[2] is None
-    assert lines[0][1] is False
-    assert lines[-1][0] == f"%px: [{'#' * 30}] 2 of 2 engines done"
+    controller.is_holding = True
+
+    def end():
+        until(lambda: lines and len(controller.held) == 2, "the bar")
+        controller.release()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert px("%%px --progress-after 0\n1")[2] is None
+    thread.join(30)
+    assert lines[0] == (f"%px: [{'.' * 30}] 0 of 2 engines done", False)
+    assert lines[-1] == (f"%px: [{'#' * 30}] 2 of 2 engines done", True)
 
 
 def test_lines_are_read():

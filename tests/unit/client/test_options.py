@@ -61,13 +61,22 @@ def test_options_of_one_call_change_no_view(client, controller):
     assert view.apply(abs, -3).result(10) == 3
     assert [submit.options.retries for submit in controller.submits] == [4, 1]
     with pytest.raises(
-        AttributeError, match="no flag 'retry'; there are after, block, follow, label, retries, timeout"
+        AttributeError, match="no flag 'retry'; there are after, block, follow, label, max_wait, retries, timeout"
     ):
         view.with_options(retry=1)
     with pytest.raises(TypeError, match="retries"):
         view.with_options(retries="3")
     with pytest.raises(AttributeError, match="no flag 'after'"):
         client[:].with_options(after=None)
+
+
+def test_a_task_may_say_how_long_it_waits(client, controller):
+    view = client.load_balanced_view()
+    assert view.with_options(max_wait=2).apply_sync(abs, -1) == 1
+    assert controller.submits[-1].options.max_wait == 2.0
+    for wrong, error in ((0, ValueError), (float("nan"), ValueError), ("2", TypeError), (True, TypeError)):
+        with pytest.raises(error):
+            view.with_options(max_wait=wrong)
 
 
 def test_dependencies_say_what_counts(client, controller):

@@ -258,6 +258,10 @@ def test_a_progress_bar_in_a_notebook(monkeypatch):
         ("] 4 of 4 items", True),
     ] * 2
     assert len({place for _, place, _ in shown}) == 2
+    # What took no time leaves no bar.
+    with Progress("items", 4) as bar:
+        bar.show(4)
+    assert len(shown) == 4
     shell.kernel = None
     with Progress("items", 4) as bar:
         bar.show(4)
