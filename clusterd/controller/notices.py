@@ -84,6 +84,11 @@ class Notices:
             self.on_gone(engine)
         self._gone.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
 
+    def told(self) -> list[Engine]:
+        """The engines that stock clients know of."""
+        engines = self._hub.engines_by_id
+        return [engines[wire_id] for wire_id in sorted(self._told) if wire_id in engines]
+
     def announce(self) -> None:
         """Send the changes of this turn to who subscribed."""
         if not self._changed and not self._gone:
