@@ -13,16 +13,19 @@ from clusterd.controller.compat.control import Control
 from clusterd.controller.compat.intake import Intake
 from clusterd.controller.compat.names import name_of
 from clusterd.controller.compat.outbox import Outbox
+from clusterd.controller.compat.queries import Queries, Refused
 from clusterd.controller.compat.replies import Replies, error_content
 from clusterd.controller.compat.sessions import Sessions
+from clusterd.controller.queues import outstanding
 from clusterd.core.wire import jupyter
+from clusterd.core.wire.messages import STOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.output import Output
+    from clusterd.controller.compat.sessions import Session
+    from clusterd.storage.taskstore.row import TaskRow
 
 END_AFTER: Final = 1.0
 """Seconds between the answer to a shutdown_request and the end."""
@@ -45,6 +48,15 @@ class Clients:
         self.intake = Intake(edge, self.sessions, self.replies, engines)
         self.control = Control(edge, self.sessions, self.replies, self.intake, engines)
         self.replies.on_ended = self.intake.ended
+        self._queries = Queries(
+            edge.store,
+            engines=lambda: {engine.id: name_of(engine) for engine in edge.hub.notices.told()},
+            outstanding=lambda: outstanding(edge.tasks),
+            completed=self._completed,
+            submit=self._resubmit,
+        )
+        # Whose question is being answered, and when it came.
+        self._asking: tuple[Session, float]
         self._next_sweep = 0.0
         # When the controller is to end because a client asked for it, and who asked.
         self._ends_at: float | None = None
@@ -55,7 +67,11 @@ class Clients:
     def query(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         """A client asks the controller something: each question gets one answer."""
         session = self.sessions.heard(header, now)
-        reply_type, content, buffers = self._answer(header, now)
+        self._asking = (session, now)
+        try:
+            reply_type, content, buffers = self._answer(header, message.content, now)
+        except Refused as refused:
+            reply_type, content, buffers = "hub_error", error_content(refused.ename, refused.evalue), []
         parts = self._edge.sealed(
             self._edge.header(reply_type, time.time()), message.header, jupyter.EMPTY, jupyter.json_of(content)
         )
@@ -63,18 +79,23 @@ class Clients:
         if self._ends_at is not None and header.msg_type == "shutdown_request":
             self.announcements.close()
 
-    def _answer(self, header: jupyter.Header, now: float) -> tuple[str, dict[str, Any], Sequence[Any]]:
-        match header.msg_type:
-            case "connection_request":
-                engines = {str(engine.id): name_of(engine) for engine in self._edge.hub.engines_by_id.values()}
-                return "connection_reply", {"status": "ok", "engines": engines}, ()
-            case "shutdown_request":
-                if self._ends_at is None:
-                    self._ends_at = now + END_AFTER
-                    self._ends_for = header.username
-                return "shutdown_reply", {"status": "ok"}, ()
-            case _:
-                return "hub_error", error_content("KeyError", f"Bad Message Type: {header.msg_type!r}"), ()
+    def _answer(self, header: jupyter.Header, content: bytes, now: float) -> tuple[str, dict[str, Any], list[Any]]:
+        if header.msg_type == "shutdown_request":
+            if self._ends_at is None:
+                self._ends_at = now + END_AFTER
+                self._ends_for = header.username
+            return "shutdown_reply", {"status": "ok"}, []
+        return self._queries.answer(header.msg_type, jupyter.dict_of(content, "content"))
+
+    def _completed(self) -> dict[int, int]:
+        return {wire_id: load.completed for wire_id, load in self._edge.tasks.scheduler.queue_status().engines.items()}
+
+    def _resubmit(self, row: TaskRow, _msg_id: str, header: bytes) -> None:
+        if row.kind != STOCK or not row.is_whole:
+            what = "was submitted by a client of clusterd" if row.kind != STOCK else "was too large to be kept"
+            raise Refused("ValueError", f"task {row.msg_id} {what}: its request is not here to be run once more")
+        session, now = self._asking
+        self.intake.resubmit(session, header, row.content, row.buffers, now)
 
     # --- time ---
 

@@ -125,7 +125,8 @@ class Control:
     def _signal(self, session: Session, origin: Origin, engine: Engine, content: dict[str, Any], now: float) -> None:
         wanted: Any = content.get("sig")
         try:
-            number = int(signal.Signals[wanted] if isinstance(wanted, str) else signal.Signals(wanted))
+            # 0 sends nothing, and says whether the process is there.
+            number = int(signal.Signals[wanted]) if isinstance(wanted, str) else int(wanted and signal.Signals(wanted))
         except (KeyError, ValueError, TypeError):
             self._refuse(session, origin, "ValueError", f"{wanted!r} is no signal", now)
             return

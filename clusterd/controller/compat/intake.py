@@ -153,6 +153,14 @@ class Intake:
             origin.target = engine.id
             self._accept(session, origin, message, narrowed, engine.id, now, digests=digests)
 
+    # --- what is run once more ---
+
+    def resubmit(self, session: Session, header: bytes, content: bytes, buffers: Sequence[Any], now: float) -> None:
+        """Run a recorded request once more, as balanced work without options; its result goes into its record alone."""
+        message = jupyter.Message((), b"", header, jupyter.EMPTY, jupyter.EMPTY, content, buffers)
+        origin = Origin("hub", b"", header, jupyter.header_of(header), Metadata())
+        self._accept(session, origin, message, jupyter.EMPTY, None, now)
+
     # --- all of them ---
 
     def _accept(

@@ -145,6 +145,8 @@ class Replies:
         if origin.group is not None and origin.group.is_coalescing:
             self._join(session, origin, reply, frames, now, is_error=result.status != STATUS_OK)
             return
+        if origin.channel == "hub":
+            return
         if reply.header:
             signature = reply.signature or self._edge.signer.sign(
                 reply.header, origin.header, reply.metadata, reply.content
@@ -199,6 +201,8 @@ class Replies:
         self, session: Session, origin: Origin, metadata: bytes, content: bytes, frames: Sequence[Any], now: float
     ) -> None:
         """Send a reply of our own making."""
+        if origin.channel == "hub":
+            return
         # apply_reply also where an execute_request asked: what ipcontroller does, and what clients of all versions take.
         header = self._edge.header(origin.reply_type, time.time())
         parts = self._edge.sealed(header, origin.header, metadata, content)
