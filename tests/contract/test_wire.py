@@ -320,6 +320,33 @@ def test_payload_goes_through_untouched(pair):
     assert payload == [blob]
 
 
+def test_one_payload_for_several_engines(controller, connect):
+    client = connect(controller, "client", "data", attached=False)
+    assert client.greet()[6][7] >= 64
+    client.attach(os.urandom(16))
+    engines = [connect(controller, "engine", "data", attached=False) for _ in range(2)]
+    ids = []
+    for engine in engines:
+        engine.greet()
+        ids.append(engine.attach(os.urandom(16))[2])
+    blob = os.urandom(300_000)
+    client.say([wire.BROADCAST, [b"first", b"second", b"nobody"], [*ids, 77], 2, b"", b"", 1], payload=(blob,))
+    assert client.expect(wire.FAILED)[1:4] == [b"nobody", 0, "unschedulable"]
+    for engine, task in zip(engines, (b"first", b"second"), strict=True):
+        messages, payload = engine.hear()
+        assert messages[0][:3] == [wire.DISPATCH, task, 0]
+        assert payload == [blob]
+        engine.say(result_of(messages[0], task))
+        assert client.expect(wire.DELIVER)[9] == task
+
+
+def test_a_broadcast_that_does_not_fit_together_resets_the_connection(controller, connect):
+    peer = connect(controller, "client", "data")
+    parts = peer.seal([wire.BROADCAST, [b"a", b"b"], [0], 2, b"", b"body", 0])
+    peer.send_raw(*parts)
+    assert peer.is_cut_off(parts[0])
+
+
 def test_frames_that_the_header_does_not_announce_are_refused(controller, connect, status_of):
     peer = connect(controller, "client", "data")
     parts = peer.seal(submit(b"t" * 16, b"", 1), payload=(b"announced",))
