@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.compat.framing import execution
+from tests.waiting import until
 
 SOON = 1.0
 """Seconds in which control has to be answered on a machine that is busy."""
@@ -99,9 +100,9 @@ def test_a_wrong_signal_is_an_error_and_not_a_death(client, real):
 def test_a_killed_engine_is_told_of_at_once(client, real):
     program, name, number = real
     task = client.submit(time.sleep, 60)
+    asked = {"targets": [number], "verbose": False}
+    until(lambda: client.ask("queue_request", asked)[str(number)]["tasks"] == 1, "it runs")
     direct = client.apply(name, time.sleep, 60)
-    while client.ask("queue_request", {"targets": [number], "verbose": False})[str(number)]["tasks"] == 0:
-        pass
     program.process.kill()
     program.process.wait()
     notice, taken = timed(lambda: client.notice("unregistration_notification", name))
