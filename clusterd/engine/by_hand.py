@@ -6,7 +6,6 @@ an agent that starts nothing: it answers control while user code holds the inter
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -28,6 +27,7 @@ from clusterd.core.model.profile import RestartPolicy
 from clusterd.core.wire import messages as m
 from clusterd.engine import main as engine
 from clusterd.engine.namespace import Startup
+from clusterd.engine.options import parse
 from clusterd.engine.output import Output
 from clusterd.engine.shell import build_shell
 from clusterd.errors import ClusterdError
@@ -36,35 +36,32 @@ from clusterd.system import files, process
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from clusterd.engine.options import Options
+
 SET = "hand"
 """The set of all engines that were started by hand; the slot is the pid: sets of a profile number theirs from 0."""
-JOIN_TIMEOUT = 30.0
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one engine; the exit status."""
-    options = _parse(argv)
-    path = options.file if options.file is not None else options.profile_dir / "security" / ENGINE_FILE
-    if not os.path.lexists(path):
-        # A controller that is about to start writes it. Nothing else that is wrong with a file mends itself.
-        sys.stderr.write(f"clusterd engine: waits up to {options.timeout:g} s for {path}\n")
-        _await_file(path, options.timeout)
-    try:
-        cluster = engine.read_endpoints(path).cluster
-    except ClusterdError as error:
-        sys.stderr.write(f"clusterd engine: {error}\n")
-        return 1
-    uuid, slot = os.urandom(16), os.getpid()
-    name = f"{cluster}/{SET}/{slot}"
-    setproctitle.setproctitle(f"clusterd engine {name}")
-    output = Output()
-    output.install()
+    options = parse(argv)
     with _runtime() as runtime:
+        path = _connection_file(options, runtime)
+        try:
+            cluster = engine.read_endpoints(path).cluster
+        except ClusterdError as error:
+            sys.stderr.write(f"clusterd engine: {error}\n")
+            return 1
+        uuid, slot = os.urandom(16), os.getpid()
+        name = f"{cluster}/{SET}/{slot}"
+        setproctitle.setproctitle(f"clusterd engine {name}")
+        output = Output()
+        output.install()
         spec = launch.AgentSpec(
             launch=f"hand-{engine_hex(uuid)}",
             cluster=cluster,
             engine_set=SET,
-            profile_dir=str(path.parent.parent),
+            profile_dir=str(path.absolute().parent.parent),
             runtime_dir=str(runtime),
             log_dir=str(runtime),
             connection_file=str(path.absolute()),
@@ -86,7 +83,9 @@ def main(argv: Sequence[str]) -> int:
                 ),
                 orphan_timeout=options.orphan_timeout,
                 join_timeout=options.timeout,
-                is_interactive=True,
+                # ipyparallel may send SIGINT to all engines, and means running tasks.
+                is_interactive=not options.is_launched,
+                on_registered=_say_registered,
             )
         finally:
             # It watches this process: to let it report a clean end it would have to outlive us, and Goodbye has told that.
@@ -94,24 +93,25 @@ def main(argv: Sequence[str]) -> int:
             helper.wait()
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="clusterd engine",
-        description="One engine by hand, in the foreground; Ctrl-C interrupts its task, or ends it.",
-    )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--file", type=Path, metavar="PATH", help=f"the controller's {ENGINE_FILE}")
-    where.add_argument(
-        "--profile-dir", type=Path, metavar="DIR", help=f"the directory that holds security/{ENGINE_FILE}"
-    )
-    parser.add_argument("--id", type=int, default=-1, metavar="N", help="number that clients use for it, if it is free")
-    parser.add_argument(
-        "--timeout", type=float, default=JOIN_TIMEOUT, metavar="S", help="seconds to join (default: 30)"
-    )
-    parser.add_argument("--orphan-timeout", type=float, metavar="S", help="seconds without a controller before it ends")
-    parser.add_argument("--startup-script", metavar="FILE", help="Python file that is run first")
-    parser.add_argument("--startup-command", metavar="TEXT", help="Python text that is run first, after the script")
-    return parser.parse_args(argv)
+def _connection_file(options: Options, runtime: Path) -> Path:
+    if options.content:
+        # Where the link looks at each dial; it holds a key.
+        own = runtime / ENGINE_FILE
+        files.atomic_write(own, options.content, durable=False)
+        return own
+    path = options.file
+    assert path is not None  # noqa: S101 - else the options were refused
+    if not os.path.lexists(path):
+        # A controller that is about to start writes it. Nothing else that is wrong with a file mends itself.
+        sys.stderr.write(f"clusterd engine: waits up to {options.timeout:g} s for {path}\n")
+        _await_file(path, options.timeout)
+    return path
+
+
+def _say_registered(number: int) -> None:
+    # Not through sys.stderr: it is no output of a task. ipyparallel's words, which its users look for.
+    with contextlib.suppress(OSError):
+        os.write(2, f"Completed registration with id {number}\n".encode())
 
 
 def _await_file(path: Path, timeout: float) -> None:

@@ -54,6 +54,7 @@ class Loop:
         identity: what AttachEngine says, without what changes.
         orphan_timeout: seconds without a controller after which an idle engine ends; None: never.
         join_timeout: seconds within which it must have registered for the first time, or it ends in failure; None: it waits.
+        on_registered: called with its wire id when it has one, and when that changes.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Loop:
         identity: Callable[..., m.AttachEngine],
         orphan_timeout: float | None = None,
         join_timeout: float | None = None,
+        on_registered: Callable[[int], None] | None = None,
     ) -> None:
         self._link = link
         self._executor = executor
@@ -74,6 +76,7 @@ class Loop:
         self._orphan_timeout = orphan_timeout
         # None once it has registered.
         self._join_timeout = join_timeout
+        self._on_registered = on_registered
         # Dispatches not begun, in order, with body and frames.
         self._queue: deque[tuple[m.Dispatch, Any, Sequence[Any]]] = deque()
         # Those that wait for a function that was asked for, by its digest.
@@ -329,6 +332,8 @@ class Loop:
 
     def _attached(self, event: Up) -> None:
         self._join_timeout = None
+        if self._on_registered is not None and self._wire_id != event.attached.id:
+            self._on_registered(event.attached.id)
         self._wire_id = event.attached.id
         self._page.attach(epoch_of(event.welcome.controller), event.attached.id, time.time())
         if self._parked:

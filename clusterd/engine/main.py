@@ -32,7 +32,7 @@ from clusterd.link import SOFTWARE, Link
 from clusterd.system import files, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from clusterd.core.model.connection import NativeEndpoints
@@ -77,6 +77,7 @@ def run(
     orphan_timeout: float | None = None,
     join_timeout: float | None = None,
     is_interactive: bool = False,
+    on_registered: Callable[[int], None] | None = None,
 ) -> int:
     """Start up, then work until told to stop; the exit status.
 
@@ -92,6 +93,7 @@ def run(
         orphan_timeout: seconds without a controller after which it ends when idle.
         join_timeout: seconds within which it must have registered.
         is_interactive: SIGINT ends an idle engine, as Ctrl-C at a terminal is meant.
+        on_registered: called with the number that clients use for it, when it has one, and when that changes.
     """
     uuid = identity.keywords["uuid"]
     page = StatusPage(runtime_dir, identity.keywords["slot"], uuid)
@@ -118,7 +120,7 @@ def run(
         software=SOFTWARE,
         started_at=time.time(),
     )
-    loop = Loop(link, executor, Functions(), page.writer, about, orphan_timeout, join_timeout)
+    loop = Loop(link, executor, Functions(), page.writer, about, orphan_timeout, join_timeout, on_registered)
     signal.signal(signal.SIGTERM, loop.on_terminate)
     if is_interactive:
 

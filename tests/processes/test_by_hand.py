@@ -122,7 +122,9 @@ def test_a_controller_and_two_engines_compute_and_leave_nothing(hands, isolated)
     for engine in (by_file, by_directory):
         engine.terminate()
         assert engine.wait(10) == 0, engine.said()
-    assert [engine.said() for engine in (by_file, by_directory)].count("to the terminal as well\n") == 1
+    said = sorted((engine.said() for engine in (by_file, by_directory)), key=len)
+    assert [text.count("to the terminal as well\n") for text in said] == [0, 1]
+    assert sorted(text.splitlines()[0] for text in said) == [f"Completed registration with id {n}" for n in (0, 1)]
     controller.terminate()
     assert controller.wait(10) == 0
     assert "ends: signal SIGTERM" in controller.said()
@@ -139,6 +141,47 @@ def test_engines_that_are_started_together_do_not_speak_for_each_other(hands):
         until(lambda: controller.said().count("attached: agent") == 4, "the helpers", about=controller.said)
         assert client.interrupt() == [0, 1, 2, 3]
     assert "gone:" not in controller.said()
+
+
+def test_an_engine_is_started_as_ipyparallel_starts_its_engines(hands, monkeypatch):
+    controller = hands.controller()
+    monkeypatch.setenv("IPP_CONNECTION_INFO", (hands.security / ENGINE).read_text())
+    monkeypatch.setenv("IPP_PROFILE_DIR", str(hands.root / "another"))
+    monkeypatch.setenv("IPP_CLUSTER_ID", "")
+    engine = hands.start("engine", f"--profile-dir={hands.root / 'another'}", "--debug", "--IPEngine.x=1")
+    with clusterd.Client(hands.directory) as client:
+        hands.joined(client)
+        assert client[0].apply_sync(os.getpid) == engine.pid
+        assert client[0].apply_sync(os.getenv, "IPP_CONNECTION_INFO") is None
+        # While it is idle SIGINT means nothing to it; what user code wants of signals comes to pass.
+        engine.send_signal(signal.SIGINT)
+        client[0].execute("import signal; got = []; signal.signal(signal.SIGUSR1, lambda *_: got.append(1))").result()
+        engine.send_signal(signal.SIGUSR1)
+        until(lambda: client[0].pull("got").result() == [1], "the signal arrives", about=engine.said)
+        running = client[0].execute("import time, os, signal\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)")
+        with pytest.raises(KeyboardInterrupt):
+            running.result()
+    said = engine.said()
+    assert "options of ipengine that mean nothing here: --debug --IPEngine.x=1\n" in said
+    assert "Completed registration with id 0\n" in said
+    engine.terminate()
+    assert engine.wait(10) == 0
+    assert controller.poll() is None
+
+
+def test_an_engine_of_one_of_several_clusters(hands, monkeypatch):
+    hands.controller()
+    content = (hands.security / ENGINE).read_bytes()
+    other = hands.security / "ipcontroller-other-engine.json"
+    other.touch(0o600)
+    other.write_bytes(content)
+    monkeypatch.setenv("IPP_PROFILE_DIR", str(hands.directory))
+    monkeypatch.setenv("IPP_CLUSTER_ID", "nosuch")
+    said = hands.fails("engine", "--timeout", "0.1")
+    assert "ipcontroller-nosuch-engine.json cannot be read" in said
+    hands.start("engine", "--cluster-id", "other")
+    with clusterd.Client(hands.directory) as client:
+        hands.joined(client)
 
 
 def test_ctrl_c_ends_both(hands):
