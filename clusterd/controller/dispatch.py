@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.peers import Client
+    from clusterd.controller.recorder import Recorder
     from clusterd.controller.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Performer:
         self.hub: Hub
         self.tasks: Tasks
         self.operations: Operations
+        # There is one wherever a payload has a row.
+        self.recorder: Recorder
         # How many results were for nobody, by reason.
         self.discarded: dict[str, int] = {}
         # Handles of all and only clients whose `is_blocked` is set.
@@ -71,6 +74,8 @@ class Performer:
     def _dispatch(self, action: actions.Dispatch, now: float) -> None:
         payload = self.tasks.payloads[action.task]
         engine = self.hub.engines_by_id[action.engine]
+        if payload.row is not None:
+            self.recorder.dispatched(payload.row, engine, action.attempt)
         connection = engine.connection
         if connection is None:
             if engine.door is not None:
@@ -96,6 +101,8 @@ class Performer:
     def _deliver(self, action: actions.Deliver, now: float) -> None:
         result, frames, digests = self.tasks.take_result(action.task)
         payload = self.tasks.end(action.task)
+        if payload is not None and payload.row is not None:
+            self.recorder.delivered(payload.row, result, frames, now)
         client = self.hub.clients_by_handle.get(action.client)
         if client is None:
             return
@@ -125,6 +132,8 @@ class Performer:
 
     def _fail(self, action: actions.Fail, now: float) -> None:
         payload = self.tasks.end(action.task)
+        if payload is not None and payload.row is not None:
+            self.recorder.failed(payload.row, action, now)
         client = self.hub.clients_by_handle.get(action.client)
         if client is not None and client.door is not None:
             if payload is not None:
@@ -134,12 +143,19 @@ class Performer:
             message = Failed(action.task, max(action.attempt, 0), action.reason.value, action.text, "", action.engine)
             self._say(client, message, 64 + len(action.text), (), (), now)
 
-    def _forget(self, action: actions.Forget, _now: float) -> None:
+    def _forget(self, action: actions.Forget, now: float) -> None:
         for task in action.tasks:
-            self.tasks.end(task)
+            payload = self.tasks.end(task)
+            if payload is not None and payload.row is not None:
+                self.recorder.forgotten(payload.row, now)
 
-    def _discard(self, action: actions.Discard, _now: float) -> None:
-        self.tasks.take_result(action.task)
+    def _discard(self, action: actions.Discard, now: float) -> None:
+        result, frames, _ = self.tasks.take_result(action.task)
+        if action.why is actions.WhyDiscarded.CLIENT_GONE:
+            # Others may ask for it.
+            payload = self.tasks.payloads.get(action.task)
+            if payload is not None and payload.row is not None:
+                self.recorder.delivered(payload.row, result, frames, now)
         why = action.why.value
         self.discarded[why] = self.discarded.get(why, 0) + 1
 

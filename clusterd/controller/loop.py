@@ -151,6 +151,8 @@ class Loop:
         return bool(self._hub.engines)
 
     def _keep_house(self, now: float) -> None:
+        if self._tasks.recorder is not None:
+            self._tasks.recorder.tick(now)
         self._tasks.tick(now)
         self._operations.tick(now)
         self._performer.unblock(now)

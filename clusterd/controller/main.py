@@ -30,6 +30,7 @@ from clusterd.controller.hub import Hub
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.options import parse
+from clusterd.controller.recorder import Recorder
 from clusterd.controller.recovery import Recovery
 from clusterd.controller.requests import Requests
 from clusterd.controller.submits import MAX_TARGETS
@@ -41,12 +42,15 @@ from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
+from clusterd.storage.taskstore.none import NoStore
+from clusterd.storage.taskstore.opening import open_store
 from clusterd.system import fault, log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clusterd.core.model import launch
+    from clusterd.storage.taskstore.base import TaskStore
 
 log = logging.getLogger(__name__)
 MIN_RECORDS = 1000
@@ -91,6 +95,8 @@ class Controller:
         kept = credentials.load_secrets(self._secrets_file) if spec.reuse else None
         self._has_predecessor = kept is not None
         self._secrets = kept or credentials.new_secrets()
+        # Opened by `run`: until then nothing is kept.
+        self.store: TaskStore = NoStore()
         self._ids = WireIds(self._secrets.next_engine_id, self._reserve_ids if spec.reuse else None)
         self._limits = Limits(
             max_message=spec.max_message,
@@ -115,7 +121,14 @@ class Controller:
             if stock is not None:
                 # What was said last must leave: clients close themselves when they are told of the end.
                 held.callback(stock.flush_and_close, ("notification", "registration"), LAST_WORDS_MS)
+            self.store = self._open_store()
+            held.callback(self.store.close)
             self._serve(bound, stock, wakeup, wakeup_write, held)
+
+    def _open_store(self) -> TaskStore:
+        spec = self._spec
+        directory = Path(spec.profile_dir) / "db"
+        return open_store(spec.database, directory, spec.records, spec.sqlite, spec.mongodb, spec.cluster)
 
     def _serve(
         self,
@@ -187,6 +200,8 @@ class Controller:
         hub = Hub(tasks, self._secrets.token_secret_bytes, self._ids)
         operations = Operations(hub, tasks, epoch_of(self._incarnation))
         performer.hub, performer.tasks, performer.operations = hub, tasks, operations
+        if not self.store.keeps_nothing:
+            performer.recorder = tasks.recorder = Recorder(self.store)
         has_digests = not (bound.is_unix or bound.has_curve)
         endpoints: dict[str, Endpoint] = {}
         about: dict[str, Any] = {
@@ -228,6 +243,7 @@ class Controller:
                 shut_down=shut_down,
                 counters=bound.counters.setdefault("stock", Counter()),
                 has_digests=has_digests,
+                store=self.store,
             )
             loop.front = Front(edge)
         for name, server in bound.servers.items():

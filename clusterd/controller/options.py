@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clusterd.controller import sockets
 from clusterd.controller.claim import by_hand_runtime_dir
 from clusterd.core.model import launch
+from clusterd.core.model.database import MongodbRecords
 from clusterd.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -43,7 +44,17 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
     )
     parser.add_argument("--ports", help="TCP ports that may be used, such as 50000-50100")
     parser.add_argument("--reuse", action="store_true", help="keep keys and ports in connection files that stay valid")
-    parser.add_argument("--database", default="memory", choices=("memory", "none"), help="record of finished tasks")
+    parser.add_argument(
+        "--database",
+        default="memory",
+        choices=("memory", "sqlite", "mongodb", "none"),
+        help="where tasks are recorded: memory, the file db/tasks.db, a MongoDB server, or nowhere",
+    )
+    parser.add_argument(
+        "--nodb", dest="database", action="store_const", const="none", help="the same as --database none"
+    )
+    parser.add_argument("--mongodb-uri", default="mongodb://127.0.0.1:27017", metavar="URI", help="without a password")
+    parser.add_argument("--mongodb-credentials", metavar="FILE", help="file with user:password, mode 0600")
     parser.add_argument(
         "--stock",
         choices=("off", "on", "curve"),
@@ -83,6 +94,7 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
             reuse=options.reuse,
             ports=options.ports,
             database=options.database,
+            mongodb=MongodbRecords(uri=options.mongodb_uri, credentials=options.mongodb_credentials),
             stock=options.stock or ("on" if sockets.is_loopback(options.ip) else "curve"),
             ping=max(options.ping, 10) / 1000,
             task_scheme=options.task_scheme,

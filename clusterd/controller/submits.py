@@ -12,6 +12,8 @@ from clusterd.errors import WireError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.storage.taskstore.row import TaskRow
+
 MAX_TARGETS = 4096
 """Tasks of one Broadcast: what follows from one message is done before the next is looked at."""
 # A label is kept with the record of its task.
@@ -31,7 +33,7 @@ class Part(Submit):
 class Payload:
     """The request of one task, as it arrived."""
 
-    __slots__ = ("body", "client", "digests", "frames", "function", "kind", "origin")
+    __slots__ = ("body", "client", "digests", "frames", "function", "kind", "origin", "row")
 
     def __init__(
         self, message: Submit, client: int, frames: Sequence[Any], digests: Sequence[bytes], origin: Any = None
@@ -44,6 +46,8 @@ class Payload:
         self.digests = digests
         # What the door that it came through has to remember until the end; None natively.
         self.origin = origin
+        # The record of the task; None where none is kept.
+        self.row: TaskRow | None = None
 
 
 class Frames:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.peers import Client, Engine, Loss
+    from clusterd.controller.recorder import Recorder
     from clusterd.controller.recovery import Recovery
     from clusterd.core.scheduler import Scheduler
     from clusterd.core.scheduler.actions import AnyAction
@@ -69,8 +70,10 @@ class Tasks:
         self._is_unsettled = False
         self._limits = limits
         self._recovery = recovery
+        # Writes down what becomes of tasks; None where nothing is kept.
+        self.recorder: Recorder | None = None
         # Takes what tasks of stock clients show while they run.
-        self.on_published: Callable[[Engine, Published, Sequence[Any], float], None] = _drop
+        self.on_published: Callable[[Engine, Published, Sequence[Any], float], None] = lambda *_: None
 
     # --- from clients ---
 
@@ -130,9 +133,11 @@ class Tasks:
             return
         task = message.task
         if task not in self.payloads:
-            self.payloads[task] = Payload(message, client.handle, frames, digests)
+            payload = self.payloads[task] = Payload(message, client.handle, frames, digests)
             if function:
                 self.functions.refer(function)
+            if self.recorder is not None and not self.scheduler.has_ended(task):
+                self.recorder.accepted(payload, message, client, now)
         self.scheduler.handle_into(submitted(message, client.handle, frames), now, out)
         if out:
             self._perform(out, now)
@@ -153,7 +158,9 @@ class Tasks:
         One that is known already is not taken again: whoever sent it has its answer, or will.
         """
         if message.task not in self.payloads:
-            self.payloads[message.task] = Payload(message, client.handle, frames, digests, origin)
+            payload = self.payloads[message.task] = Payload(message, client.handle, frames, digests, origin)
+            if self.recorder is not None and not self.scheduler.has_ended(message.task):
+                self.recorder.accepted_stock(payload, event.target, now)
         self._handle(event, now)
 
     def _await_function(self, parked: Parked) -> None:
@@ -223,6 +230,8 @@ class Tasks:
                     out,
                 )
             elif type(message) is Published:
+                if self.recorder is not None:
+                    self.recorder.published(self.payloads.get(message.task), message)
                 self.on_published(engine, message, frames.take(message.frames)[0], now)
             elif type(message) is NotRun:
                 handle_into(events.TaskNotRun(message.task, engine.id, message.attempt), now, out)
@@ -389,7 +398,3 @@ class Tasks:
         if out:
             self._perform(out, now)
         return out
-
-
-def _drop(_engine: Engine, _message: Published, _frames: Sequence[Any], _now: float) -> None:
-    """Nobody listens."""

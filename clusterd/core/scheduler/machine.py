@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.core.model.task import Place
 from clusterd.core.scheduler import clients, completion, engines, events, submission
 from clusterd.core.scheduler.engine import Engine, Pool
 from clusterd.core.scheduler.outcomes import give_up_avoiding
@@ -120,6 +121,11 @@ class Scheduler:
     def unassigned(self) -> int:
         """Return how many queued tasks any (or one of several) engines may run."""
         return unassigned(self.state)
+
+    def has_ended(self, task: TaskId) -> bool:
+        """Say whether a task is known, and has ended."""
+        known = self.state.tasks.get(task)
+        return known is not None and known.place is Place.ENDED
 
     def record(self, task: TaskId) -> TaskRecord | None:
         """Return what is known of a task; None when it was never accepted, or is forgotten."""

@@ -31,10 +31,14 @@ class TaskStore(ABC):
     Attributes:
         kind: its word in the profile.
         keeps_nothing: recording may be left out altogether.
+        is_told_of_dispatch: false where `update` has nothing to do before the end.
+        max_request: bytes of the buffers of one request that it can keep; None: any number.
     """
 
     kind: ClassVar[str]
     keeps_nothing: ClassVar[bool] = False
+    is_told_of_dispatch: ClassVar[bool] = True
+    max_request: int | None = None
 
     @abstractmethod
     def put(self, row: TaskRow) -> None:

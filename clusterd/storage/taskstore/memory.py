@@ -1,7 +1,7 @@
 """`database: memory`: rows by reference, bounded by number and bytes; the task that ended first is forgotten first.
 
 Invariants: `_rows` holds everything; `_ended` holds each ended row once, in the order of their ends, and may still hold some that were
-purged or replaced; `_bytes` is the sum of what `_rows` takes. A row that has not ended is counted, and never culled.
+purged or replaced; `_ended_count` and `_bytes` are those of the ended ones in `_rows`. A row that has not ended is never culled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
-from clusterd.core.wire.messages import STOCK
 from clusterd.errors import UnknownTask
 from clusterd.storage.taskstore.base import Size, TaskStore
 from clusterd.storage.taskstore.row import OUTCOME, ROW_BYTES, end_size, request_size
@@ -26,14 +25,16 @@ class MemoryStore(TaskStore):
 
     Args:
         max_records: of ended tasks.
-        max_bytes: of ended tasks and, counted first, of those that have not ended.
+        max_bytes: of ended tasks. What has not ended is bounded by the credit of clients.
     """
 
     kind: ClassVar[str] = "memory"
+    is_told_of_dispatch: ClassVar[bool] = False
 
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
+        self.max_request = max_bytes // 8
         self._rows: dict[str, TaskRow] = {}
         self._ended: deque[TaskRow] = deque()
         # How many of `_rows` have ended.
@@ -43,12 +44,10 @@ class MemoryStore(TaskStore):
     def put(self, row: TaskRow) -> None:
         """See `TaskStore`."""
         rows = self._rows
-        if row.msg_id in rows:
-            self._drop(row.msg_id)
-        rows[row.msg_id] = row
-        # request_size() in place for what nearly all tasks are: this runs once a task.
-        row.size = ROW_BYTES + len(row.body) if row.kind != STOCK and not row.buffers else request_size(row)
-        self._bytes += row.size
+        msg_id = row.msg_id
+        if msg_id in rows:
+            self._drop(msg_id)
+        rows[msg_id] = row
 
     def update(self, row: TaskRow) -> None:
         """See `TaskStore`. What is shown after the end (a late message) is not counted: it is bounded by itself."""
@@ -57,10 +56,13 @@ class MemoryStore(TaskStore):
             return
         row.stored = OUTCOME
         self._ended.append(row)
+        if row.buffers or outcome.buffers or outcome.content or row.output is not None:
+            size = request_size(row) + end_size(outcome, row.output)
+        else:  # in place, for what nearly all tasks are: this runs once a task
+            size = ROW_BYTES + len(row.body) + len(outcome.body)
+        row.size = size
+        self._bytes += size
         self._ended_count += 1
-        added = end_size(outcome, row.output)
-        row.size += added
-        self._bytes += added
         if self._ended_count > self._max_records or self._bytes > self._max_bytes:
             self._cull()
 
@@ -69,12 +71,14 @@ class MemoryStore(TaskStore):
         while ended and (self._ended_count > self._max_records or self._bytes > self._max_bytes):
             row = ended.popleft()
             if self._rows.get(row.msg_id) is row:
-                self._drop(row.msg_id)
+                del self._rows[row.msg_id]
+                self._bytes -= row.size
+                self._ended_count -= 1
 
     def _drop(self, msg_id: str) -> None:
         row = self._rows.pop(msg_id)
-        self._bytes -= row.size
         if row.stored:
+            self._bytes -= row.size
             self._ended_count -= 1
 
     def get(self, msg_id: str, *, buffers: bool = True) -> TaskRow:

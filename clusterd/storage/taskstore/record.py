@@ -27,6 +27,7 @@ _NAMES: Final = {
     "engine_lost": "EngineError",
     "timeout": "TaskTimeout",
     "unschedulable": "ImpossibleDependency",
+    "invalid_dependency": "InvalidDependency",
 }
 """What stock clients call the reasons why a task has no result; the wire's word for any other."""
 
@@ -163,10 +164,10 @@ def _json(data: bytes) -> dict[str, Any]:
 # --- what it has shown ---
 
 
-def _shown(kind: str) -> Callable[[TaskRow], dict[str, Any] | None]:
-    def get(row: TaskRow) -> dict[str, Any] | None:
+def _shown(kind: str) -> Callable[[TaskRow], Any]:
+    def get(row: TaskRow) -> Any:
         data = getattr(row.output, kind, b"")
-        return _json(data) if data else None
+        return msgspec.json.decode(data) if data else None
 
     return get
 

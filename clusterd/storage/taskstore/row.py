@@ -29,7 +29,7 @@ class Outcome(Struct, gc=False):
     """How a task ended.
 
     Attributes:
-        status: ok, error, or the reason why there is no result (`core.model.task.Reason`).
+        status: ok, error, or the reason why there is no result (`core.model.task.Reason`, or invalid_dependency).
         completed: when it ended; `started`: when it began, None where it never did; `received`: when the controller heard of it.
         header, metadata, content: JSON of the reply; empty where they are to be derived.
         body: of a native result; `buffers`: its frames, or the buffers of the reply.
@@ -49,7 +49,7 @@ class Outcome(Struct, gc=False):
 
 
 class Output(Struct, gc=False):
-    """What a task has shown: pieces of its streams, and JSON of the last message of three other kinds (empty: there was none)."""
+    """What a task has shown: pieces of its streams; JSON of its code, of its last result and of its error (empty: there was none)."""
 
     stdout: list[str] = field(default_factory=list)
     stderr: list[str] = field(default_factory=list)
@@ -90,6 +90,7 @@ class TaskRow(Struct, gc=False):
         engine: uuid of the engine that has it or had it last, hex for ours; empty: none. `engine_id`: its wire id.
         attempt: number of that attempt.
         resubmitted: msg_id of the task that was made of this one.
+        is_whole: false where the request was too large to be kept; it cannot be run once more.
         outcome: None until it has ended.
         order: rank among all rows of the store, given by it.
         stored: parts that the store has, and `size`: bytes that it counts for it; the store's own business.
@@ -111,6 +112,7 @@ class TaskRow(Struct, gc=False):
     engine_id: int = -1
     attempt: int = 0
     resubmitted: str = ""
+    is_whole: bool = True
     outcome: Outcome | None = None
     output: Output | None = None
     order: int = 0

@@ -37,6 +37,7 @@ MIGRATIONS: Final = (
             header BLOB NOT NULL,
             metadata BLOB NOT NULL,
             content BLOB NOT NULL,
+            is_whole INTEGER NOT NULL,
             engine TEXT NOT NULL,
             engine_id INTEGER NOT NULL,
             attempt INTEGER NOT NULL,
@@ -87,6 +88,7 @@ FIXED: Final = (
     "header",
     "metadata",
     "content",
+    "is_whole",
 )
 CHANGING: Final = (
     "engine",
@@ -135,6 +137,7 @@ def fixed_values(row: TaskRow) -> tuple[Any, ...]:
         row.header,
         row.metadata,
         row.content,
+        row.is_whole,
     )
 
 
@@ -176,6 +179,7 @@ def row_of(values: tuple[Any, ...]) -> TaskRow:
         header=at["header"],
         metadata=at["metadata"],
         content=at["content"],
+        is_whole=bool(at["is_whole"]),
         engine=at["engine"],
         engine_id=at["engine_id"],
         attempt=at["attempt"],

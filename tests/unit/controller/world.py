@@ -189,7 +189,7 @@ class Peer:
 class World:
     """The controller and all of its parts."""
 
-    def __init__(self, root: Path, *, is_unix: bool = True, has_predecessor: bool = False, **spec):
+    def __init__(self, root: Path, *, is_unix: bool = True, has_predecessor: bool = False, stock=None, **spec):
         self.now = time.monotonic()
         self.controller = Controller(
             msgspec.convert(
@@ -206,13 +206,14 @@ class World:
             )
         )
         self.controller._has_predecessor = has_predecessor
+        self.store = self.controller.store = self.controller._open_store()
         bound = Listening(is_unix=True, has_curve=False)
         self.servers = {name: FakeServer() for name in ENDPOINTS}
         for server in self.servers.values():
             server.tells_of_ends = is_unix
         bound.servers.update(self.servers)
         self.counters = bound.counters
-        self.loop, self.endpoints = self.controller._assemble(bound, None, -1)
+        self.loop, self.endpoints = self.controller._assemble(bound, stock, -1)
         self.loop.serve(self.endpoints)
         self.hub = self.loop._hub
         self.tasks = self.loop._tasks

@@ -1,0 +1,279 @@
+"""Writes down what becomes of tasks: when one is accepted, given to an engine, shows something, ends, is run once more.
+
+It is on the hot path of every task: what it does there is to fill in a row that refers to what is here anyway; records are
+derived when somebody asks. Invariant: each row that was put gets an outcome when its task ends, however it ends, because a store never
+forgets a row without one. Where nothing is kept there is no recorder at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from clusterd.controller.compat.names import name_of
+from clusterd.controller.submits import Part
+from clusterd.core.model.task import Unmet
+from clusterd.core.wire import jupyter
+from clusterd.core.wire.messages import STATUS_OK, STOCK
+from clusterd.errors import StorageError, WireError
+from clusterd.storage.taskstore.row import Outcome, Output, TaskRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clusterd.controller.peers import Client, Engine
+    from clusterd.controller.submits import Payload
+    from clusterd.core.scheduler import actions
+    from clusterd.core.wire.messages import Published, Result, Submit
+    from clusterd.storage.taskstore.base import TaskStore
+
+log = logging.getLogger(__name__)
+MAX_LABEL: Final = 256
+MAX_NAMES: Final = 10_000
+MAX_RECENT: Final = 256
+"""Stock tasks that have ended and are at hand: what a stock engine publishes may come after its reply."""
+MAX_SHARED: Final = 64 * 1024
+"""Bytes that are recorded of the arguments of a call on many engines: each of its tasks would have them all."""
+MAX_SHOWN: Final = 1024**2
+"""Bytes of one execute_result or error that are recorded; a picture that is larger is not."""
+
+
+class _Stream(msgspec.Struct):
+    name: str = "stdout"
+    text: str = ""
+
+
+class _Input(msgspec.Struct):
+    code: str = ""
+
+
+class _Content(msgspec.Struct):
+    status: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    label: Any = None
+    is_broadcast: Any = False
+
+
+_decode_stream = msgspec.json.Decoder(_Stream).decode
+_decode_input = msgspec.json.Decoder(_Input).decode
+_decode_content = msgspec.json.Decoder(_Content).decode
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
+
+
+class Recorder:
+    """The recorder of one controller.
+
+    Args:
+        store: where rows go.
+    """
+
+    def __init__(self, store: TaskStore) -> None:
+        self.store = store
+        self._put = store.put
+        self._update = store.update
+        self._follows = store.is_told_of_dispatch
+        # Names of engines by wire id, which is never given twice.
+        self._names: dict[int, str] = {}
+        # Likewise of clients, by handle: one text for all of their rows.
+        self._clients: dict[int, str] = {}
+        # From the loop's time to seconds since the epoch.
+        self._offset = 0.0
+        self.tick(monotonic())
+        self._recent: OrderedDict[str, TaskRow] = OrderedDict()
+
+    def tick(self, now: float) -> None:
+        """Let time pass: the clock on the wall may have been set."""
+        self._offset = time() - now
+
+    # --- once for each task ---
+
+    def accepted(self, payload: Payload, message: Submit, client: Client, now: float) -> None:
+        """A native task."""
+        options = message.options
+        target = message.target
+        frames = payload.frames
+        is_whole = True
+        if frames and not self._may_keep(message, frames):
+            frames, is_whole = (), False
+        payload.row = row = TaskRow(
+            message.task.hex(),
+            self._clients.get(client.handle) or self._called(client),
+            "mux" if type(target) is int else "task",
+            now + self._offset,
+            message.kind,
+            message.function,
+            message.body,
+            frames,
+            "" if options is None else options.label[:MAX_LABEL],
+        )
+        if not is_whole:
+            row.is_whole = False
+        self._put(row)
+
+    def _called(self, client: Client) -> str:
+        if len(self._clients) > MAX_NAMES:
+            self._clients.clear()
+        name = self._clients[client.handle] = client.uuid.hex()
+        return name
+
+    def _may_keep(self, message: Submit, frames: Sequence[Any]) -> bool:
+        """Say whether the request is kept in full, for another run. Else a large one would drive out all others."""
+        size = sum(map(len, frames))
+        if type(message) is Part and size > MAX_SHARED:
+            return False
+        return self.store.max_request is None or size <= self.store.max_request
+
+    def accepted_stock(self, payload: Payload, target: object, now: float) -> None:
+        """A task of a stock client; a broadcast is not recorded, as with ipcontroller."""
+        if payload.kind != STOCK:
+            return  # a control request, which is a task inside here only
+        try:
+            request = jupyter.unpack_request(payload.body)
+            header = jupyter.header_of(request.header)
+            metadata = _decode_metadata(request.metadata or jupyter.EMPTY)
+        except (WireError, msgspec.DecodeError) as error:
+            log.warning("a stock task is not recorded: %s", error)
+            return
+        if metadata.is_broadcast:
+            return
+        date = jupyter.seconds_of(header.date)
+        limit = self.store.max_request
+        frames = payload.frames
+        is_whole = limit is None or sum(map(len, frames)) <= limit
+        if not is_whole:
+            frames = ()
+        payload.row = row = TaskRow(
+            header.msg_id,
+            header.session,
+            "mux" if type(target) is int else "task",
+            date if date is not None else now + self._offset,
+            buffers=frames,
+            label=metadata.label[:MAX_LABEL] if isinstance(metadata.label, str) else None,
+            header=request.header,
+            metadata=request.metadata,
+            content=request.content,
+            is_whole=is_whole,
+        )
+        self._put(row)
+
+    def dispatched(self, row: TaskRow, engine: Engine, attempt: int) -> None:
+        """It goes to an engine."""
+        row.engine_id = engine_id = engine.id
+        row.attempt = attempt
+        name = self._names.get(engine_id)
+        if name is None:
+            if len(self._names) > MAX_NAMES:
+                self._names.clear()
+            name = self._names[engine_id] = name_of(engine)
+        row.engine = name
+        if self._follows:
+            self._update(row)
+
+    def delivered(self, row: TaskRow, result: Result, frames: Sequence[Any], now: float) -> None:
+        """It has a result."""
+        body = result.body
+        status = "ok" if result.status == STATUS_OK else "error"
+        if row.kind == STOCK:
+            self._reply(row, result, frames, status, now + self._offset)
+            return
+        if result.stdout or result.stderr:
+            row.output = Output()
+            row.output.write("stdout", result.stdout)
+            row.output.write("stderr", result.stderr)
+        row.outcome = Outcome(status, result.finished, now + self._offset, result.started, body, frames)
+        self._update(row)
+
+    def _reply(self, row: TaskRow, result: Result, frames: Sequence[Any], status: str, received: float) -> None:
+        try:
+            reply = jupyter.unpack_reply(result.body)
+            if status == "error":
+                status = "aborted" if _decode_content(reply.content).status == "aborted" else "error"
+            # Of a stock engine: the date of its reply is when it was done.
+            completed = jupyter.seconds_of(jupyter.header_of(reply.header).date) if reply.header else None
+        except (WireError, msgspec.DecodeError) as error:
+            self._end(row, "error", str(error), received)
+            return
+        row.outcome = Outcome(
+            status,
+            result.finished if completed is None else completed,
+            received,
+            result.started,
+            b"",
+            frames,
+            header=reply.header,
+            metadata=reply.metadata,
+            content=reply.content,
+        )
+        self._update(row)
+        self._remember(row)
+
+    def failed(self, row: TaskRow, action: actions.Fail, now: float) -> None:
+        """It has no result."""
+        reason = action.unmet if action.unmet is Unmet.INVALID else action.reason
+        self._end(row, reason.value, action.text, now + self._offset)
+
+    def forgotten(self, row: TaskRow, now: float) -> None:
+        """Nobody waits for it any more: its client is gone."""
+        if row.outcome is None:
+            self._end(row, "aborted", "its client is gone", now + self._offset)
+
+    def _end(self, row: TaskRow, status: str, message: str, when: float) -> None:
+        row.outcome = Outcome(status, when, when, message=message)
+        self._update(row)
+        if row.kind == STOCK:
+            self._remember(row)
+
+    def _remember(self, row: TaskRow) -> None:
+        recent = self._recent
+        recent[row.msg_id] = row
+        if len(recent) > MAX_RECENT:
+            recent.popitem(last=False)
+
+    # --- what it shows ---
+
+    def published(self, payload: Payload | None, message: Published) -> None:
+        """One of our engines shows something of a running stock task."""
+        if payload is not None and payload.row is not None:
+            self._shown(payload.row, message.what, message.content)
+
+    def output(self, msg_id: str, what: str, content: bytes, row: TaskRow | None = None) -> None:
+        """A stock engine has published something; `row` where the task has not ended. What nobody knows is left out."""
+        if what not in _RECORDED:
+            return
+        row = row or self._recent.get(msg_id)
+        if row is None:
+            try:
+                row = self.store.get(msg_id, buffers=False)
+            except StorageError:
+                return
+        self._shown(row, what, content)
+
+    def _shown(self, row: TaskRow, what: str, content: bytes) -> None:
+        if what not in _RECORDED or len(content) > MAX_SHOWN:
+            return
+        output = row.output
+        if output is None:
+            output = row.output = Output()
+        try:
+            if what == "stream":
+                stream = _decode_stream(content)
+                output.write(stream.name, stream.text)
+            elif what == "execute_input":
+                output.execute_input = jupyter.json_of(_decode_input(content).code)
+            elif what == "execute_result":
+                output.execute_result = bytes(msgspec.Raw(content))
+            else:
+                output.error = bytes(msgspec.Raw(content))
+        except msgspec.DecodeError as error:
+            log.debug("%s of task %s is not recorded: %s", what, row.msg_id, error)
+            return
+        self._update(row)
+
+
+_RECORDED: Final = frozenset({"stream", "execute_input", "execute_result", "error"})
