@@ -48,9 +48,8 @@ class Condition:
     def tell(self, state: State, ended: Task) -> None:
         """Take the end of one of its tasks."""
         self.left.discard(ended.id)
-        if self.is_met is not None and not (
-            self.is_met and self.is_place
-        ):  # one that may follow any has one more place to go to
+        # Decided, but for this: what may follow any of several has one more place to go to.
+        if self.is_met is False or (self.is_met and not self.is_place):
             return
         why = self._why_not(state, ended)
         if self.dependency.is_all:

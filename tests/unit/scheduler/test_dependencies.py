@@ -204,6 +204,17 @@ def test_what_follows_any_goes_to_a_place_that_came_while_it_waited_for_somethin
     assert world.engines[1].inside[0].task == b"child"
 
 
+def test_what_follows_any_is_met_though_the_last_one_fails(world):
+    parents(world, b"a", target=0)
+    parents(world, b"b", target=1)
+    parents(world, b"c", target=2)
+    world.submit(b"child", after=Dependency((b"c",)), follow=Dependency((b"a", b"b"), ANY))
+    run(world, b"a")
+    run(world, b"b", Status.ERROR)
+    run(world, b"c")
+    assert world.engines[0].inside[0].task == b"child"
+
+
 def test_what_follows_any_of_those_whose_engines_are_gone_can_not_be(world):
     parents(world, b"a", target=0)
     parents(world, b"b", target=1)

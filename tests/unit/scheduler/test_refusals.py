@@ -95,6 +95,19 @@ def test_refused_by_all_of_its_targets_it_fails_and_says_so(world, target):
     )
 
 
+def test_a_retry_within_targets_goes_neither_where_it_failed_nor_where_it_is_refused(world):
+    for _ in range(4):
+        world.engine()
+    world.submit(b"a", target=(0, 1, 2), retries=2)
+    seen = [where(world, b"a").id]
+    refuse(world, b"a")
+    for _ in range(2):
+        seen.append(where(world, b"a").id)
+        world.finish(where(world, b"a"), status=Status.ERROR)
+    assert sorted(seen) == [0, 1, 2]
+    assert where(world, b"a").id in seen[1:]  # both have failed it: any of them, not the one that refuses it
+
+
 def test_refused_where_it_has_to_follow_another_it_fails(world):
     for _ in range(2):
         world.engine()

@@ -100,6 +100,38 @@ def test_an_engine_that_comes_is_another_engine(world):
     assert [held.task for held in second.inside] == [b"busy"]
 
 
+def test_when_all_have_failed_it_a_retry_waits_for_none_of_them(world):
+    first, second = world.engine(), world.engine()
+    world.submit(b"a", retries=5)
+    world.finish(next(engine for engine in (first, second) if engine.inside), status=Status.ERROR)
+    last = next(engine for engine in (first, second) if engine.inside)
+    other = first if last is second else second
+    world.submit(b"busy", target=other.id)
+    for attempt in range(2, 6):  # the other one is busy, and has failed it as well: nothing is to be hoped for from it
+        out = world.finish(last, status=Status.ERROR)
+        assert one(out, actions.Dispatch) == actions.Dispatch(b"a", last.id, attempt, attempt)
+    assert kinds(world.finish(last, status=Status.ERROR), actions.Deliver)
+    assert world.now == 100.0
+    assert [held.task for held in other.inside] == [b"busy"]
+
+
+def test_but_an_engine_that_came_since_is_preferred_again(world):
+    world.engine()
+    world.engine()
+    world.submit(b"a", retries=3)
+    for _ in range(2):
+        world.finish(next(engine for engine in world.engines.values() if engine.inside), status=Status.ERROR)
+    third = world.engine()
+    world.submit(b"busy", target=2)
+    world.finish(
+        next(engine for engine in world.engines.values() if engine is not third and engine.inside), status=Status.ERROR
+    )
+    assert [held.task for held in third.inside] == [b"busy"]
+    assert world.scheduler.unassigned() == 1  # for retry_patience
+    world.finish(third)
+    assert [held.task for held in third.inside] == [b"a"]
+
+
 def test_when_the_others_are_lost_a_retry_takes_the_one_that_failed_it(world):
     first, second = world.engine(), world.engine()
     world.submit(b"busy", target=1)
