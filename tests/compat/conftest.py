@@ -68,8 +68,12 @@ class Controller(Program):
             command += ["clusterd", "controller", "--profile-dir", str(self.profile), "--stock", "on"]
             command += ["--ping", str(PING_MS), *options]
         super().__init__(root / "controller.log", *command, **environment)
-        until(lambda: self.client_file.exists() or self.process.poll() is not None, "connection files", about=self.said)
+        # With --reuse the files are there before it is.
+        until(lambda: self.is_ready() or self.process.poll() is not None, "connection files", about=self.said)
         assert self.process.poll() is None, self.said()
+
+    def is_ready(self) -> bool:
+        return self.client_file.exists() and (IS_STOCK or "listening on" in self.said())
 
     @property
     def client(self) -> dict[str, Any]:

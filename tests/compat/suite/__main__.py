@@ -23,43 +23,37 @@ PACKAGES = ("ipyparallel", "ipykernel", "jupyter_client", "ipython", "pyzmq")
 def main(argv: list[str]) -> int:
     """Return 0 when no test failed with one of our pairs, except those that causes.toml explains."""
     parser = argparse.ArgumentParser(prog="python -m tests.compat.suite", description="Run ipyparallel's own tests.")
-    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=["ours", "ours-stock"], metavar="PAIR",
-                        help=f"some of {', '.join(PAIRS)} (default: ours ours-stock)")  # fmt: skip
-    parser.add_argument(
-        "--modules",
-        nargs="+",
-        choices=MODULES,
-        default=list(MODULES),
-        metavar="MODULE",
-        help="some of the stock modules",
-    )
-    parser.add_argument(
-        "--limit", type=float, default=MODULE_LIMIT, metavar="SECONDS", help="a module's limit (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where logs and results go (default: a temporary one)",
-    )
-    parser.add_argument("--write-results", action="store_true", help=f"write {RESULTS.relative_to(run.ROOT)}")
+    add = parser.add_argument
+    pairs = f"some of {', '.join(PAIRS)} (default: ours ours-stock)"
+    add("--pairs", nargs="+", choices=PAIRS, default=["ours", "ours-stock"], metavar="PAIR", help=pairs)
+    add("--modules", nargs="+", choices=MODULES, metavar="MODULE", help="some of the stock modules (default: all)")
+    add("--only", nargs="+", default=[], metavar="TEST", help="some tests, as test_x.py::TestX::test_y")
+    add("--limit", type=float, default=MODULE_LIMIT, metavar="SECONDS", help="for each module (default: %(default)g)")
+    add("--out", type=Path, metavar="DIR", help="where logs and results go (default: a temporary one)")
+    add("--write-results", action="store_true", help=f"write {RESULTS.relative_to(run.ROOT)}")
+    add("--run-only", action="store_true", help="keep the results in the --out directory, report nothing")
     arguments = parser.parse_args(argv)
     if not PYTHON.exists():
         print(f"{PYTHON} does not exist: `make test-compat` makes it", file=sys.stderr)
         return 2
     out = (arguments.out or Path(tempfile.mkdtemp(prefix="clusterd-compat-"))).absolute()
-    if len(arguments.pairs) == 1:
-        one_pair(arguments.pairs[0], arguments.modules, out, arguments.limit)
-    else:
-        words = ["--modules", *arguments.modules, "--limit", str(arguments.limit), "--out", str(out)]
-        running = [
-            subprocess.Popen([sys.executable, "-m", "tests.compat.suite", "--pairs", pair, *words], cwd=run.ROOT)
-            for pair in arguments.pairs
-        ]
-        for process in running:
-            process.wait()
+    named = {name.partition(".py::")[0] for name in arguments.only}
+    modules = arguments.modules or [module for module in MODULES if module in named or not named]
+    if arguments.run_only:
+        for pair in arguments.pairs:
+            one_pair(pair, modules, out, arguments.limit, arguments.only)
+        return 0
+    words = ["--run-only", "--modules", *modules, "--limit", str(arguments.limit), "--out", str(out)]
+    words += ["--only", *arguments.only] if arguments.only else []
+    running = [
+        subprocess.Popen([sys.executable, "-m", "tests.compat.suite", "--pairs", pair, *words], cwd=run.ROOT)
+        for pair in arguments.pairs
+    ]
+    for process in running:
+        if process.wait():
+            return 2
     results = {
-        pair: [ModuleRun.from_json((out / pair / f"{module}.json").read_text()) for module in arguments.modules]
+        pair: [ModuleRun.from_json((out / pair / f"{module}.json").read_text()) for module in modules]
         for pair in arguments.pairs
     }
     for pair, runs in results.items():
@@ -75,10 +69,10 @@ def main(argv: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def one_pair(pair: str, modules: list[str], out: Path, limit: float) -> None:
+def one_pair(pair: str, modules: list[str], out: Path, limit: float, only: list[str]) -> None:
     """Run the modules one after the other; each one's results are kept at once."""
     for module in modules:
-        found = run.run_module(module, PAIRS[pair], out / pair, limit=limit)
+        found = run.run_module(module, PAIRS[pair], out / pair, limit=limit, only=only)
         (out / pair / f"{module}.json").write_text(found.to_json())
         words = ", ".join(f"{count} {name}" for name, count in report.counts([found]).items())
         print(f"{pair}: {module}: {words}; {found.seconds} s", flush=True)
