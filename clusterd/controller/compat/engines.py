@@ -102,7 +102,7 @@ class Engines:
         word = TASK + action.attempt.to_bytes(4, "big") + action.task
         request = jupyter.unpack_request(payload.body)
         header = request.header
-        if action.attempt > 1:
+        if action.attempt:
             header = _again(header, action.attempt)
         frames = self._edge.sealed(header, request.parent, request.metadata, request.content)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *payload.frames], now)
