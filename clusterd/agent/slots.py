@@ -154,9 +154,9 @@ class Slots:
             return [], "the engine has ended" if engine is None else "the engine is just being started"
         match command:
             case "interrupt" | "signal":
-                # What comes of a signal is the engine's affair: one that dies of it has crashed.
+                # What comes of a signal is the engine's affair: one that dies of it has crashed. 0 asks whether it is there (kill(2)).
                 sent = signal.SIGINT if command == "interrupt" else number
-                if sent not in signal.valid_signals():
+                if sent and sent not in signal.valid_signals():
                     return [], f"there is no signal {number}"
                 return [Signal(uuid, sent)], ""
             case "kill":
