@@ -58,6 +58,14 @@ class ReplyContent(msgspec.Struct):
     status: Any = None
 
 
+class Parent(msgspec.Struct):
+    """Of the header of what a message belongs to; some say `{}`, and it is no header then."""
+
+    msg_id: str = ""
+    session: str = ""
+
+
+_decode_parent = msgspec.json.Decoder(Parent).decode
 _decode_metadata = msgspec.json.Decoder(ReplyMetadata).decode
 _decode_content = msgspec.json.Decoder(ReplyContent).decode
 
@@ -288,10 +296,24 @@ class Engines:
             return
         header = jupyter.header_of(message.header)
         if header.msg_type == "shutdown_reply":
-            engine = self._edge.hub.engines.get(header.session.encode())
+            engine = self._edge.hub.engines.get(header.session.encode("utf-8", "replace"))
             if engine is not None and engine.door is self:
                 self._registration.left(engine, "it shut down", now)
+        if message.parent != jupyter.EMPTY:
+            try:
+                parent = _decode_parent(message.parent)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise WireError(f"parent header: {error}") from error
+            if parent.session == self._edge.session:
+                return  # of a native task or a command of ours: no stock client waits for it
+            self._record(parent.msg_id, header.msg_type, message.content)
         self._output.relay(frames)
+
+    def _record(self, msg_id: str, what: str, content: bytes) -> None:
+        recorder = self._edge.tasks.recorder
+        if recorder is not None and msg_id:
+            payload = self._edge.tasks.payloads.get(jupyter.task_id(msg_id))
+            recorder.output(msg_id, what, content, payload.row if payload is not None else None)
 
     # --- time ---
 
