@@ -215,7 +215,16 @@ class Controller:
         def shut_down(reason: str) -> None:
             loop.ends_because = reason
 
-        requests = Requests(hub, tasks, operations, performer, endpoints=endpoints, shut_down=shut_down, about=about)
+        requests = Requests(
+            hub,
+            tasks,
+            operations,
+            performer,
+            endpoints=endpoints,
+            shut_down=shut_down,
+            about=about,
+            store=self.store,
+        )
 
         def remember() -> None:
             # One that is killed while it recovers leaves its successor as much to wait for.

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.records import Records
 from clusterd.core.scheduler import events
 from clusterd.core.wire.messages import (
     Abort,
@@ -18,8 +19,11 @@ from clusterd.core.wire.messages import (
     ListEngines,
     Ping,
     Pong,
+    PurgeTasks,
+    QueryTasks,
     QueueStatus,
     Reply,
+    Resubmit,
     ResumeSlots,
     SetDesired,
     Shutdown,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from clusterd.controller.operations import Operations
     from clusterd.controller.peers import Client
     from clusterd.controller.tasks import Tasks
+    from clusterd.storage.taskstore.base import TaskStore
 
 _OPERATORS_ONLY = (SetDesired, ResumeSlots, Drain, Shutdown)
 
@@ -46,6 +51,7 @@ class Requests:
         hub, tasks, operations, performer: the controller's parts.
         endpoints: for their counters.
         shut_down: called with a reason by Shutdown.
+        store: the records of tasks.
         about: fixed facts for ControllerStatus: cluster, launch, controller, addresses, database.
     """
 
@@ -59,6 +65,7 @@ class Requests:
         endpoints: dict[str, Endpoint],
         shut_down: Callable[[str], None],
         about: dict[str, Any],
+        store: TaskStore,
     ) -> None:
         self._hub = hub
         self._tasks = tasks
@@ -67,6 +74,8 @@ class Requests:
         self._endpoints = endpoints
         self._shut_down = shut_down
         self._about = about
+        self._store = store
+        self._records = Records(store, tasks)
         self._started = time.time()
 
     def receive(self, client: Client, messages: list[Any], now: float) -> str | None:
@@ -90,7 +99,7 @@ class Requests:
                 self._answer(client, message, now)
         return None
 
-    def _answer(self, client: Client, message: Any, now: float) -> None:  # noqa: C901 - one case per message
+    def _answer(self, client: Client, message: Any, now: float) -> None:  # noqa: C901, PLR0912 - one case per message
         match message:
             case Abort():
                 self._abort(client, message, now)
@@ -114,6 +123,8 @@ class Requests:
                 self._operations.resume_slots(client, message)
             case Drain():
                 self._drain(client, message, now)
+            case QueryTasks() | Resubmit() | PurgeTasks():
+                self._say(client, *self._records.answer(client, message, now))
             case Shutdown():
                 self._say(client, Reply(message.request, {}))
                 self._shut_down(f"asked to by {client.name}")
@@ -213,9 +224,23 @@ class Requests:
                 "prefetched": queue.prefetched,
                 "completed": queue.completed,
             },
+            "records": self._stored(),
             "functions": len(self._tasks.functions),
             "discarded": self._performer.discarded,
             "dropped": {name: dict(endpoint.counters) for name, endpoint in self._endpoints.items()},
+        }
+
+    def _stored(self) -> dict[str, Any]:
+        store = self._store
+        records, pending, size = store.size()
+        return {
+            "database": store.kind,
+            "records": records,
+            "pending": pending,
+            "bytes": size,
+            "backlog": store.backlog,
+            "lost": store.lost,
+            "trouble": store.trouble,
         }
 
     @staticmethod

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from clusterd.core.wire import jupyter
+from clusterd.core.wire.messages import STOCK
 from clusterd.errors import BadQuery, ClusterdError, NoRecords, UnknownTask
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import (
@@ -248,6 +249,12 @@ class Queries:
                 unknown.append(msg_id)
         if unknown:
             raise Refused("KeyError", f"No such msg(s): {unknown}")
+        for row in rows:
+            # Before the first is run: all or none.
+            if row.kind != STOCK:
+                raise Refused("ValueError", f"task {row.msg_id} was submitted by a client of clusterd")
+            if not row.is_whole:
+                raise Refused("ValueError", f"the arguments of task {row.msg_id} were too large to be kept")
         resubmitted: dict[str, str] = {}
         for row in rows:
             new_id = self._new_id()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from clusterd.controller import records
 from clusterd.controller.submits import submitted
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
 from clusterd.errors import UnknownTask
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
-from tests.unit.controller.world import World, result_of, submit, task_id
+from tests.unit.controller.world import Peer, World, result_of, submit, task_id
 
 
 def record(world, task: bytes) -> dict:
@@ -228,3 +229,110 @@ def test_broadcasts_and_control_requests_are_not_recorded(world, fields):
     Stock(world, **fields)
     with pytest.raises(UnknownTask):
         world.store.get("m-1")
+
+
+# --- what clients ask ---
+
+
+@pytest.fixture
+def asked(world):
+    """(world, data connection, control connection of the same client, engine, ids of two tasks that have ended)."""
+    client, engine = world.client(), world.engine()
+    control = Peer(world, "client", "control", client.uuid)
+    control.token = client.token
+    control.attach()
+    tasks = [task_id(), task_id()]
+    for number, task in enumerate(tasks):
+        world.run(client, engine, task=task, options=m.TaskOptions(label=f"l{number}"))
+    return world, client, control, engine, tasks
+
+
+def test_records_are_asked_for(asked):
+    world, _, control, engine, tasks = asked
+    answer = world.ask(control, m.QueryTasks(1, {"label": {"$glob": "l*"}}, ["label", "status", "result_buffers"]))
+    assert answer.value == [
+        {"msg_id": task.hex(), "label": f"l{number}", "status": "ok", "result_buffers": [b"value"]}
+        for number, task in enumerate(tasks)
+    ]
+    (first,) = world.ask(control, m.QueryTasks(2, {}, None, 1)).value
+    assert first["msg_id"] == tasks[0].hex()
+    assert first["completed"].timestamp() == 1.5
+    assert first["engine_uuid"] == engine.uuid.hex()
+    assert "buffers" not in first
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"), [({"colour": 1}, None), ({"label": {"$x": 1}}, None), ({}, ["colour"])], ids=repr
+)
+def test_a_question_without_meaning(asked, query, keys):
+    world, _, control, _, _ = asked
+    answer = world.ask(control, m.QueryTasks(1, query, keys))
+    assert (answer.code, answer.request) == ("bad_query", 1)
+
+
+def test_an_answer_that_is_too_large(asked, monkeypatch):
+    world, _, control, _, _ = asked
+    monkeypatch.setattr(records, "MAX_REPLY", 2500)
+    assert world.ask(control, m.QueryTasks(1, {})).code == "bad_query"
+    assert len(world.ask(control, m.QueryTasks(2, {}, None, 1)).value) == 1
+
+
+def test_records_are_purged(asked):
+    world, client, control, _, tasks = asked
+    client.say(submit(target=0))
+    world.turn()
+    assert world.ask(control, m.PurgeTasks(1, [tasks[0], b"unknown"])).value == {"purged": 1}
+    assert world.ask(control, m.PurgeTasks(2)).value == {"purged": 1}
+    assert world.store.size()[:2] == (1, 1)
+
+
+def test_a_task_is_run_once_more(asked):
+    world, client, control, engine, tasks = asked
+    again = task_id()
+    answer = world.ask(control, m.Resubmit(1, [tasks[0]], [again]))
+    assert answer.value == {"resubmitted": [again]}
+    (dispatch,) = engine.messages(m.Dispatch)
+    assert (dispatch.task, dispatch.body, dispatch.kind) == (again, b"body", m.EXECUTE)
+    engine.say(result_of(dispatch))
+    world.turn()
+    assert [message.task for message in client.messages(m.Deliver)] == [again]
+    assert record(world, tasks[0])["resubmitted"] == again.hex()
+    assert (record(world, again)["label"], record(world, again)["queue"]) == ("l0", "task")
+
+
+def test_all_of_them_are_run_once_more_or_none(asked):
+    world, _, control, engine, tasks = asked
+    answer = world.ask(control, m.Resubmit(1, [tasks[0], b"\xff" * 16], [task_id(), task_id()]))
+    assert (answer.code, answer.message) == ("unknown_task", f"no record of task {'ff' * 16}")
+    world.store.get(tasks[1].hex()).is_whole = False
+    assert world.ask(control, m.Resubmit(2, tasks, [task_id(), task_id()])).code == "bad_query"
+    assert world.ask(control, m.Resubmit(3, tasks, [task_id()])).code == "bad_query"
+    assert engine.messages(m.Dispatch) == []
+
+
+def test_a_function_that_nobody_has_any_more(asked):
+    world, _, control, _, tasks = asked
+    row = world.store.get(tasks[0].hex())
+    row.function = b"f" * 16
+    row.client = "somebody else"
+    answer = world.ask(control, m.Resubmit(1, [tasks[0]], [task_id()]))
+    assert "not here any more" in answer.message
+
+
+def test_the_status_tells_of_the_records(asked):
+    world, *_ = asked
+    told = world.status()["records"]
+    assert {key: told[key] for key in ("database", "records", "pending", "trouble", "lost")} == {
+        "database": "memory",
+        "records": 2,
+        "pending": 0,
+        "trouble": "",
+        "lost": 0,
+    }
+
+
+def test_where_nothing_is_kept_that_is_the_answer(tmp_path):
+    world = World(tmp_path, database="none")
+    control = world.client("control")
+    for message in (m.QueryTasks(1, {}), m.PurgeTasks(1), m.Resubmit(1, [b"x"], [b"y"])):
+        assert world.ask(control, message).code == "no_records"
