@@ -76,6 +76,8 @@ RULES: dict[str, Rule] = {
         third="IPython ipyparallel ipykernel comm",
         never="asyncio",
     ),
+    # The one engine that has an event loop is a Dask worker.
+    "clusterd.engine.stock.kernel": rule(own=f"clusterd.engine {CORE}", third="comm"),
     # A peer's end of the wire (client, agent, engine, and the daemon as operator): transports and nothing that decides.
     "clusterd.link": rule(
         own=f"{CORE} clusterd.system.stream clusterd.system.unix_sockets", third="msgspec zmq", never="asyncio"
@@ -104,7 +106,10 @@ WARMED = {("clusterd.agent.zygote", "clusterd.engine")}
 USERS_ENVIRONMENT = frozenset({"zmq", "msgspec", "IPython", "traitlets", "cloudpickle", "psutil", "setproctitle"})
 """All that is installed beside the users' interpreter, where agent and engine run (traitlets comes with IPython)."""
 
-OPTIONAL = {"clusterd.engine.stock.library": frozenset({"ipyparallel", "ipykernel", "comm"})}
+OPTIONAL = {
+    "clusterd.engine.stock.kernel": frozenset({"comm"}),
+    "clusterd.engine.stock.library": frozenset({"ipyparallel", "ipykernel", "comm"}),
+}
 """What a module asks for by name, and says so where it is missing."""
 
 UNIX_ONLY = frozenset({"fcntl", "pwd", "grp", "resource", "termios"})

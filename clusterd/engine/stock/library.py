@@ -18,6 +18,7 @@ from clusterd.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clusterd.engine.stock.kernel import Kernel
     from clusterd.engine.stock.live import Live
 
 SERIALIZE = "ipyparallel.serialize"
@@ -25,10 +26,10 @@ _KERNEL_SHELL = "ipykernel.zmqshell"
 _COMMS = "comm.base_comm"
 
 
-def load(shell: EngineShell) -> Any:
+def load(shell: EngineShell, kernel: Kernel | None = None) -> Any:
     """The module that packs arguments and results; the shell becomes what ipyparallel's functions expect.
 
-    Functions are to be called through it: `use_dill` and its like swap the pickler inside.
+    `kernel` is what they find as the shell's. Functions are to be called through it: `use_dill` and its like swap the pickler inside.
 
     Raises:
         TaskError: it is not installed, or does not import.
@@ -42,6 +43,8 @@ def load(shell: EngineShell) -> Any:
             hint=f"Install it where the engines run: pip install 'clusterd[ipyparallel]' (for {sys.executable}).",
         ) from error
     _adopt(shell, kernel_shell.ZMQInteractiveShell)
+    # The class has the name for it.
+    shell.kernel = kernel
     return module
 
 

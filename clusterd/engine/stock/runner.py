@@ -17,6 +17,7 @@ from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
 from clusterd.engine.executor import Outcome, Stopped
 from clusterd.engine.stock import library, replies
+from clusterd.engine.stock.kernel import Kernel
 from clusterd.engine.stock.live import Live
 from clusterd.errors import TaskError
 
@@ -45,6 +46,10 @@ class StockRunner:
         self._live = Live(link, executor)
         self._comms = library.Comms(self._live)
         self._identity = replies.Identity(uuid)
+        self._kernel = Kernel(self._identity)
+        if hasattr(type(self._shell), "kernel"):
+            # The zygote has rehearsed with another one.
+            self._shell.kernel = self._kernel
         # ipyparallel.serialize, once it was needed.
         self._library: Any = None
         self._by_type: dict[str, Callable[[jupyter.Request, Sequence[Any]], tuple[dict[str, Any], list[Any]]]] = {
@@ -84,6 +89,7 @@ class StockRunner:
         finally:
             self._shell.live = None
             unsent = self._live.finish()
+            self._kernel.wake()
         return outcome, unsent
 
     def take_events(self) -> list[Any]:
@@ -133,7 +139,7 @@ class StockRunner:
     def _apply(self, _request: jupyter.Request, frames: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
         serialize = self._library
         if serialize is None:
-            serialize = self._library = library.load(self._shell)
+            serialize = self._library = library.load(self._shell, self._kernel)
             self._comms.install()
         names = self._namespace.names
         function, args, kwargs = serialize.unpack_apply_message(frames, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import operator
@@ -397,3 +398,31 @@ def test_native_tasks_keep_their_output_for_their_result(engine):
     with engine.installed():
         outcome = engine.executor.run(m.EXECUTE, None, body, ())
     assert outcome.stdout == "native\n"
+
+
+def test_a_coroutine_that_is_put_on_the_loop_runs_between_tasks(engine):
+    """As `Client.become_dask` does it."""
+    code = (
+        "import asyncio, threading\n"
+        "async def work():\n    await asyncio.sleep(0)\n    done.set()\n"
+        "done = threading.Event()\n"
+        "kernel = get_ipython().kernel\n"
+        "assert kernel.dask_worker is None\n"
+        "task = asyncio.ensure_future(work())\n"
+    )
+    engine.value(abs, -1)  # with which the kernel comes
+    before = threading.active_count()
+    assert engine.execute(code).content["status"] == "ok"
+    kernel = engine.shell.kernel
+    assert engine.shell.user_ns["done"].wait(20)
+    assert threading.active_count() == before + 1
+    assert (kernel.engine_id, kernel.ident) == (7, UUID.hex())
+    kernel.distributed_worker = "w"
+    assert kernel.dask_worker == "w"
+    assert kernel.comm_manager is comm.get_comm_manager()
+    # As at the end of the process, but in order.
+    loop, thread = kernel._loop, next(each for each in threading.enumerate() if each.name == "clusterd event loop")
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    asyncio.set_event_loop(None)
