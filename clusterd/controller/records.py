@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.core.wire.codec import encode
 from clusterd.core.wire.messages import STOCK, ErrorReply, PurgeTasks, QueryTasks, Reply, Resubmit, Submit, TaskOptions
 from clusterd.core.wire.session import payload_digest
 from clusterd.errors import BadQuery, ClusterdError, UnknownTask
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from clusterd.storage.taskstore.base import TaskStore
     from clusterd.storage.taskstore.row import TaskRow
 
-MAX_REPLY: Final = 64 * 1024**2
-"""Bytes of one answer, near enough; the control connection carries other things as well."""
+MAX_REPLY: Final = 12 * 1024**2
+"""Bytes of one answer: a header takes 16 MiB, and the control connection carries other things as well."""
 _RECORD_BYTES: Final = 2000
 
 
@@ -67,11 +68,12 @@ class Records:
                 size += sum(map(len, record[name]))
             size += _RECORD_BYTES + len(record.get("stdout", "")) + len(record.get("stderr", ""))
             if size > MAX_REPLY:
-                raise BadQuery(
-                    f"the answer would be larger than {MAX_REPLY >> 20} MiB",
-                    hint="Ask for fewer records or keys at once.",
-                )
+                raise _too_large()
             records.append(record)
+        # What was counted on the way leaves out tracebacks, labels and the like.
+        size = len(encode(records))
+        if size > MAX_REPLY:
+            raise _too_large()
         return records, size
 
     def _resubmit(self, client: Client, message: Resubmit, now: float) -> list[bytes]:
@@ -83,9 +85,8 @@ class Records:
                 raise BadQuery(f"task {row.msg_id} came from a stock client, whose results are made for stock clients")
             if not row.is_whole:
                 raise BadQuery(f"the arguments of task {row.msg_id} were too large to be kept")
-            is_here = not row.function or self._tasks.functions.get(row.function) is not None
-            if not is_here and row.client != client.uuid.hex():
-                # Its own client is asked for it.
+            if row.function and self._tasks.functions.get(row.function) is None:
+                # Not even its own client is asked: it lets go of a function when the last task that names it has ended.
                 raise BadQuery(f"the function of task {row.msg_id} is not here any more", hint="Submit the call anew.")
         for row, new_id in zip(rows, message.new_ids, strict=True):
             self._submit_again(client, row, new_id, now)
@@ -111,6 +112,12 @@ class Records:
             except UnknownTask:
                 continue
         raise UnknownTask(_names(task)[0])
+
+
+def _too_large() -> BadQuery:
+    return BadQuery(
+        f"the answer would be larger than {MAX_REPLY >> 20} MiB", hint="Ask for fewer records or keys at once."
+    )
 
 
 def _names(task: bytes) -> list[str]:

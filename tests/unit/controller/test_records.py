@@ -310,11 +310,21 @@ def test_all_of_them_are_run_once_more_or_none(asked):
     assert engine.messages(m.Dispatch) == []
 
 
+def test_an_answer_is_no_larger_than_a_header_may_be(asked, monkeypatch):
+    world, _, control, _, tasks = asked
+    assert m.Limits().max_header > records.MAX_REPLY
+    monkeypatch.setattr(records, "MAX_REPLY", 3000)
+    query = m.QueryTasks(1, {"msg_id": tasks[0].hex()}, ["metadata"])
+    assert isinstance(world.ask(control, query), m.Reply)
+    # What only its encoding shows.
+    world.store.get(tasks[0].hex()).label = "x" * 3000
+    assert world.ask(control, query).code == "bad_query"
+
+
 def test_a_function_that_nobody_has_any_more(asked):
     world, _, control, _, tasks = asked
     row = world.store.get(tasks[0].hex())
     row.function = b"f" * 16
-    row.client = "somebody else"
     answer = world.ask(control, m.Resubmit(1, [tasks[0]], [task_id()]))
     assert "not here any more" in answer.message
 
