@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import clusterd
-from clusterd.errors import ControllerLost, EngineLost
+from clusterd.errors import ControllerLost, EngineLost, UnknownTask
 from tests.processes.cluster import kill
 from tests.waiting import until
 
@@ -45,6 +45,30 @@ def test_kill_9_of_the_controller_loses_no_part_of_a_broadcast(client, cluster, 
     assert [future.result(60) for future in pushes] == [[None, None]] * 5
     assert view.apply_sync(lambda: len(data4)) == [100_000] * 2  # noqa: F821 - a name of the engines
     assert sorted(map(int, log.read_text().split())) == sorted([*range(30)] * 2)
+
+
+def test_what_only_the_controller_knew_ends_with_it(client, cluster, isolated):
+    gate, view = isolated.home / "gate", client.load_balanced_view()
+
+    def wait(path):
+        while not Path(path).exists():
+            time.sleep(0.005)
+
+    gate.touch()
+    done = view.apply_async(wait, str(gate))
+    done.result(30)
+    gate.unlink()
+    again = client.resubmit(done)
+    mine = view.apply_async(wait, str(gate))
+    until(lambda: sum(e["running"] for e in client.queue_status()["engines"].values()) == 2, "both run")
+    kill(cluster.pids()["controller"])
+    with pytest.raises(ControllerLost, match="ran this task once more was lost"):
+        again.result(60)
+    gate.touch()
+    mine.result(60)
+    with pytest.raises(UnknownTask):
+        client.resubmit(done)
+    assert client.history() == [mine.task_id]
 
 
 def test_kill_9_of_daemon_and_agent_is_not_noticed(client, cluster, isolated):
