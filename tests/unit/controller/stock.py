@@ -21,6 +21,7 @@ class FakeSockets:
         # (socket, identity) of peers that are not connected, and of those that take no more.
         self.away = set()
         self.full = set()
+        self.trackers = []
         self.ports = {name: 40000 + index for index, name in enumerate((*CLIENT_SIDE, *ENGINE_SIDE))}
 
     def handle(self, name, handler):
@@ -35,11 +36,24 @@ class FakeSockets:
         self.sent[name].append(frames)
         return True
 
+    def send_tracked(self, name, frames):
+        """As `send`; what is tracked is done when a test says so."""
+        if not self.send(name, frames):
+            return None
+        self.trackers.append(Tracker())
+        return self.trackers[-1]
+
     def take(self, name, to=b""):
         """All that was sent on a socket since the last time, to one peer or to all."""
         taken = [frames for frames in self.sent[name] if not to or frames[0] == to]
         self.sent[name] = [frames for frames in self.sent[name] if frames not in taken]
         return taken
+
+
+class Tracker:
+    """Of a large message that the fake sockets have taken."""
+
+    done = False
 
 
 class StockWorld(World):
@@ -127,3 +141,64 @@ class StockEngine:
 
     def commands(self):
         return [self.framing.read(frames) for frames in self.world.sockets.take("control_engine", self.identity)]
+
+
+class StockClient:
+    """A client at the other end of the fake sockets: one routing id on all of them, and a session."""
+
+    def __init__(self, world, session="client"):
+        self.world = world
+        self.route = b"route of " + session.encode()
+        self.framing = Framing(world.key, session)
+
+    def send(self, channel, kind, content=None, *, to=None, header=None, **other):
+        """Send a request; its header."""
+        header = header or self.framing.header(kind)
+        hops = [self.route] if to is None else [self.route, to.encode()]
+        self.world.arrive(channel, [*hops, *self.framing.frames(header, content or {}, **other)])
+        return header
+
+    def listen(self):
+        """Subscribe to output."""
+        self.world.arrive("iopub", [b"\1"])
+        return self
+
+    def apply(self, to, **other):
+        """Direct work."""
+        return self.send("mux", "apply_request", to=to, buffers=[b"function", b"arguments"], **other)
+
+    def execute(self, to, *, silent=False, **content):
+        """A cell."""
+        return self.send("mux", "execute_request", {"code": "1", "silent": silent, **content}, to=to)
+
+    def balanced(self, **metadata):
+        """Balanced work."""
+        return self.send("task", "apply_request", metadata=metadata, buffers=[b"function"])
+
+    def broadcast(self, names, *, is_coalescing=False):
+        """Work for several engines, [(uuid, id)]."""
+        metadata = {"targets": [list(name) for name in names], "is_broadcast": True, "is_coalescing": is_coalescing}
+        return self.send("broadcast", "apply_request", metadata=metadata, buffers=[b"function"])
+
+    def heard(self, channel):
+        """All that came on a channel since the last time."""
+        return [self.framing.read(frames) for frames in self.world.sockets.take(channel, self.route)]
+
+    def hear(self, channel):
+        """The one message that did."""
+        (message,) = self.heard(channel)
+        return message
+
+    def ask(self, kind, content=None):
+        """The answer to a question."""
+        header = self.send("registration", kind, content)
+        reply = self.hear("registration")
+        assert reply.parent == header
+        return reply
+
+    def output(self):
+        """(type, parent's msg_id) of what was published since the last time."""
+        read = [self.framing.read(frames) for frames in self.world.sockets.take("iopub")]
+        return [
+            (message.kind, message.content.get("execution_state"), message.parent.get("msg_id")) for message in read
+        ]
