@@ -9,7 +9,7 @@ import pytest
 
 from clusterd.core.model.task import Scheme, Status
 from clusterd.core.scheduler import Settings, actions, events
-from clusterd.core.scheduler.schemes import LEAST, Dice, LeastRecent
+from clusterd.core.scheduler.schemes import LEAST, Dice, LeastRecent, Weighted
 from tests.unit.scheduler.world import World, kinds
 
 BY_LOT = [Scheme.PLAINRANDOM, Scheme.TWOBIN, Scheme.WEIGHTED]
@@ -152,6 +152,51 @@ def test_weighted_evens_out_what_engines_hold():
     counts = Counter(dispatch.engine for dispatch in kinds(out, actions.Dispatch))
     assert counts[2] + counts[3] > counts[0] + counts[1]
     assert counts[0] <= 2
+
+
+def test_weighted_draws_by_what_engines_hold_and_takes_the_lighter_of_two():
+    world = world_of(Scheme.WEIGHTED, 2, max_held=30)
+    world.teach(0.00005)
+    for number, count in ((0, 2), (1, 10)):
+        for more in range(count):
+            world.submit(b"d%d.%d" % (number, more), target=number)
+    levels = world.scheduler.state.levels
+    assert isinstance(levels, Weighted)
+    engines = [world.scheduler.state.engines[number] for number in (0, 1)]
+    assert [len(engine.held) for engine in engines] == [2, 10]
+    counts = Counter(levels.among(engines).id for _ in range(1000))
+    # The heavy one is drawn once in six times, and must be drawn twice. By the draw alone it would have 167, by the choice alone 250.
+    assert 10 < counts[1] < 60
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in Scheme if scheme is not Scheme.PURE])
+def test_restricted_and_balanced_floods_share_engines_in_each(scheme):
+    world = world_of(scheme, 2)
+    world.teach(0.01)
+    for number in range(60):
+        world.submit(b"balanced%d" % number)
+        world.submit(b"restricted%d" % number, target=(0, 1))
+    order = []
+    for _ in range(20):
+        for engine in world.engines.values():
+            order.append(engine.inside[0].task.rstrip(b"0123456789"))
+            world.finish(engine, 0.01)
+    assert 15 <= Counter(order)[b"restricted"] <= 25
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_restricted_work_that_lets_balanced_work_go_first_has_its_turn_at_once(scheme):
+    world = world_of(scheme, 2)
+    world.engines[1].is_suspect = True
+    world.do(events.EngineSuspected(1))
+    world.teach(0.0005)
+    for number in range(10):  # more than balanced work has had
+        world.submit(b"before%d" % number, function=b"f%d" % number, target=(0, 1))
+        world.finish(world.engines[0], 0.0005)
+    assert world.scheduler.state.engines[0].debt > 0.0
+    batch = [events.TaskSubmitted(task, 0, b"f", 1, target) for task, target in ((b"a", (0, 1)), (b"b", None))]
+    world.do(*batch)
+    assert {held.task for held in world.engines[0].inside} == {b"a", b"b"}
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in Scheme if scheme is not Scheme.LEASTLOAD])

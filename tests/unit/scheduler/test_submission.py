@@ -4,8 +4,9 @@ from itertools import combinations
 
 import pytest
 
-from clusterd.core.model.task import Place, Reason
+from clusterd.core.model.task import Place, Reason, Status
 from clusterd.core.scheduler import actions, events
+from clusterd.core.scheduler.submission import KNOWN_TARGETS
 from tests.unit.scheduler.world import World, kinds
 
 
@@ -187,3 +188,18 @@ def test_an_engine_that_was_named_before_it_came_joins_the_pool(world):
     engine = world.engine()
     assert [held.task for held in engine.inside] == [b"b"]
     assert kinds(world.finish(engine), actions.Deliver)
+
+
+def test_what_tuples_of_targets_mean_is_remembered_for_the_last_few(world):
+    for _ in range(24):
+        world.engine()
+    scheduler, now = world.scheduler, world.now  # without the checks at each step: there are many
+    targets = list(combinations(range(24), 2))
+    assert len(targets) > KNOWN_TARGETS
+    for number, target in enumerate(targets):
+        for order in (target, target[::-1]):
+            task = b"%d.%d" % (number, order[0])
+            (dispatch,) = scheduler.handle(events.TaskSubmitted(task, 0, b"f", 1, order), now)
+            assert dispatch.engine in target
+            scheduler.handle(events.TaskFinished(task, dispatch.engine, 0, Status.OK, 0.1), now)
+        assert len(scheduler.state.targets) <= KNOWN_TARGETS
