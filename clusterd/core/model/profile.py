@@ -146,9 +146,9 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
     task_scheme: Annotated[
         Literal["leastload", "lru", "twobin", "weighted", "plainrandom", "pure"],
         setting(
-            "Which engine gets a balanced task: leastload: the one with the least to do. lru: the one that was idle longest."
-            " twobin, weighted: the better of two drawn by lot, alike or by load. plainrandom: by lot. pure: as leastload, and"
-            " stock clients refuse dependencies and retries, as they do with ipcontroller's.",
+            "Which engine gets a balanced task. leastload: the least loaded one. lru: the one that was given work the longest ago."
+            " twobin: of two by lot, the one that was given work the longest ago. weighted: of two by lot, the one that holds less."
+            " plainrandom: by lot. pure: in turns; stock clients then refuse dependencies, retries and targets.",
             "controller",
         ),
     ] = "leastload"
