@@ -8,7 +8,7 @@ forgets a row without one. Where nothing is kept there is no recorder at all.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,12 +71,16 @@ class Recorder:
 
     Args:
         store: where rows go.
+
+    Attributes:
+        completed: how many tasks have a result, by the wire id of the engine that gave it.
     """
 
     def __init__(self, store: TaskStore) -> None:
         self.store = store
         self._put = store.put
         self._update = store.update
+        self.completed: defaultdict[int, int] = defaultdict(int)
         self._follows = store.is_told_of_dispatch
         # Names of engines by wire id, which is never given twice.
         self._names: dict[int, str] = {}
@@ -162,6 +166,12 @@ class Recorder:
         )
         self._put(row)
 
+    def aborted_early(self, payload: Payload, target: object, now: float) -> None:
+        """A stock task whose abort came before itself: it was never accepted, and its client finds it in the history all the same."""
+        self.accepted_stock(payload, target, now)
+        if payload.row is not None:
+            self._end(payload.row, "aborted", "aborted before it came", now + self._offset)
+
     def dispatched(self, row: TaskRow, engine: Engine, attempt: int) -> None:
         """It goes to an engine."""
         row.engine_id = engine_id = engine.id
@@ -177,7 +187,7 @@ class Recorder:
 
     def delivered(self, row: TaskRow, result: Result, frames: Sequence[Any], now: float) -> None:
         """It has a result."""
-        body = result.body
+        self.completed[row.engine_id] += 1
         status = "ok" if result.status == STATUS_OK else "error"
         if row.kind == STOCK:
             self._reply(row, result, frames, status, now + self._offset)
@@ -186,7 +196,7 @@ class Recorder:
             row.output = Output()
             row.output.write("stdout", result.stdout)
             row.output.write("stderr", result.stderr)
-        row.outcome = Outcome(status, result.finished, now + self._offset, result.started, body, frames)
+        row.outcome = Outcome(status, result.finished, now + self._offset, result.started, result.body, frames)
         self._update(row)
 
     def _reply(self, row: TaskRow, result: Result, frames: Sequence[Any], status: str, received: float) -> None:

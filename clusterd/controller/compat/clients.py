@@ -21,6 +21,8 @@ from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.output import Output
@@ -87,7 +89,11 @@ class Clients:
             return "shutdown_reply", {"status": "ok"}, []
         return self._queries.answer(header.msg_type, jupyter.dict_of(content, "content"))
 
-    def _completed(self) -> dict[int, int]:
+    def _completed(self) -> Mapping[int, int]:
+        recorder = self._edge.tasks.recorder
+        if recorder is not None:
+            return recorder.completed
+        # Nothing is recorded: attempts are all that is counted.
         return {wire_id: load.completed for wire_id, load in self._edge.tasks.scheduler.queue_status().engines.items()}
 
     def _resubmit(self, row: TaskRow, _msg_id: str, header: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.controller.compat import broadcast
 from clusterd.controller.compat.names import find
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
+from clusterd.controller.submits import Payload
 from clusterd.core.model.task import Dependency
 from clusterd.core.scheduler import events
 from clusterd.core.wire import jupyter
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.replies import Replies
     from clusterd.controller.compat.sessions import Session, Sessions
-    from clusterd.controller.submits import Payload
 
 log = logging.getLogger(__name__)
 REQUESTS: Final = frozenset({"apply_request", "execute_request"})
@@ -187,13 +187,15 @@ class Intake:
             self._replies.refuse(session, origin, "EngineError", text, now)
             return
         client = session.client
+        submit = Submit(task, STOCK, b"", None, body, len(buffers))
         if client.unwanted and task in client.unwanted:
             del client.unwanted[task]
+            if tasks.recorder is not None:
+                tasks.recorder.aborted_early(Payload(submit, client.handle, buffers, ()), target, now)
             self._replies.abort(session, origin, now)
             return
         label = origin.metadata.label
         function = hashlib.blake2b(buffers[0][:_HASHED_BYTES], digest_size=16).digest() if buffers else _NO_FUNCTION
-        submit = Submit(task, STOCK, b"", None, body, len(buffers))
         event = events.TaskSubmitted(
             task,
             client.handle,
