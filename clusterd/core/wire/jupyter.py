@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -133,7 +134,14 @@ def json_of(value: Any) -> bytes:
 
 def date_of(wall: float) -> str:
     """Seconds since the epoch in the form that stock clients parse: UTC, microseconds, a zone."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    micros = round(wall * 1e6)
+    return f"{_second_of(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second_of(wall: int) -> str:
+    # Formatting is a tenth of what a task costs the controller, and most dates are of the same second.
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def seconds_of(date: str) -> float | None:
@@ -195,13 +203,21 @@ class Signer:
         WireError: the scheme is not known.
     """
 
-    __slots__ = ("_digest", "_key", "_seen")
+    __slots__ = ("_inner", "_key", "_outer", "_seen")
 
     def __init__(self, key: bytes, scheme: str = "hmac-sha256") -> None:
         if scheme not in _DIGESTS:
             raise WireError(f"signature scheme {scheme!r} is none of {', '.join(_DIGESTS)}")
         self._key = key
-        self._digest = _DIGESTS[scheme]
+        # The two padded key blocks are hashed once (RFC 2104, section 4): half the price of `hmac.digest`.
+        digest = hashlib.new(_DIGESTS[scheme], usedforsecurity=False)
+        block = digest.block_size
+        padded = (
+            key if len(key) <= block else hashlib.new(_DIGESTS[scheme], key, usedforsecurity=False).digest()
+        ).ljust(block, b"\0")
+        self._inner, self._outer = digest, digest.copy()
+        self._inner.update(bytes(byte ^ 0x36 for byte in padded))
+        self._outer.update(bytes(byte ^ 0x5C for byte in padded))
         # Signatures of messages that were taken, oldest first.
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
@@ -209,7 +225,11 @@ class Signer:
         """The signature frame."""
         if not self._key:
             return b""
-        return hmac.digest(self._key, header + parent + metadata + content, self._digest).hex().encode()
+        inner = self._inner.copy()
+        inner.update(header + parent + metadata + content)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
     def check(self, message: Message) -> None:
         """Let a message pass once.
