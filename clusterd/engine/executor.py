@@ -88,8 +88,8 @@ class Executor:
 
     @property
     def is_running(self) -> bool:
-        """True while user code runs that can be interrupted."""
-        return self._is_interruptible
+        """True while user code runs that can be interrupted, or will be as soon as what it shows is on its way."""
+        return self._is_interruptible or self._is_holding
 
     def on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Handler of SIGINT: ends the running task; between tasks it does nothing."""

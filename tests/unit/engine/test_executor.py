@@ -265,6 +265,20 @@ def test_a_second_interrupt_does_not_hit_the_handling_of_the_first(engine):
     assert engine.failure(m.APPLY, ((), {}), twice).name == "KeyboardInterrupt"
 
 
+def test_a_task_runs_while_signals_are_held_back(engine):
+    """An engine at a terminal ends at an interrupt unless a task runs: also while the output of that task is being sent."""
+    executor = engine.executor
+
+    def publish():
+        executor.hold()
+        is_running = executor.is_running
+        executor.release()
+        return is_running
+
+    assert executor.call(publish) is True
+    assert not executor.is_running
+
+
 @pytest.mark.usefixtures("sigint")
 def test_an_interrupt_reaches_the_pickling_of_a_result(engine):
     class Slow:
