@@ -119,6 +119,9 @@ class Stream(io.TextIOBase):
         size = len(data)
         if not size:
             return
+        if self.tap is not None and not self._line and self._log is not None:
+            # Before a line of ours begins, what child processes have put into the log.
+            self.tap.log(b"")
         self._line.append(data)
         self._line_bytes += size
         if b"\n" in data or self._line_bytes > _LINE_BYTES:
@@ -145,7 +148,11 @@ class Stream(io.TextIOBase):
             self._line_bytes = 0
             if self._log is not None and time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + _LOOK_SECONDS
-                reopen_if_renamed(self._log)
+                if reopen_if_renamed(self._log) and self.tap is not None:
+                    self.tap.log_renamed()
+            if self.tap is not None and self._log is not None:
+                self.tap.log(data)
+                return
             with contextlib.suppress(OSError):
                 view = memoryview(data)
                 while view:
@@ -174,29 +181,32 @@ class Stream(io.TextIOBase):
         self._dropped += surplus
 
 
-def reopen_if_renamed(log: Path) -> None:
-    """Move on to a new file when the agent has renamed the old one; what was written is in one of the two, whole.
+def reopen_if_renamed(log: Path) -> bool:
+    """Move on to a new file when the agent has renamed the old one; what was written is in one of the two, whole. True when it did.
 
     The writer decides when: with copy-and-truncate lines between the two steps are lost.
     """
     try:
         if os.path.samestat(log.stat(), os.fstat(1)):
-            return
+            return False
     except FileNotFoundError:
         pass
     except OSError:
-        return
+        return False
     with contextlib.suppress(OSError):
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
+        return True
+    return False
 
 
 class Output:
     """Both streams; `log` is the file that they go to, if they do."""
 
     def __init__(self, limit: int = LIMIT_BYTES, log: Path | None = None) -> None:
+        self.log = log
         self.stdout = Stream(1, limit, log)
         self.stderr = Stream(2, limit, log)
 

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from clusterd.core.wire import messages as m
 from clusterd.core.wire.jupyter import json_of
+from clusterd.engine.stock.log import Log
 from clusterd.engine.stock.replies import flat, plain_json
 from clusterd.errors import TaskNotSendable
 from clusterd.link import Down, poll_once
@@ -73,6 +74,7 @@ class Live:
         self._link = link
         self._executor = executor
         self._output = executor.output
+        self._log = None if executor.output.log is None else Log(executor.output.log)
         self._main = threading.get_ident()
         self._lock = threading.RLock()
         # The task that runs; None between tasks, and in forked children for ever.
@@ -106,11 +108,16 @@ class Live:
         self._task = (task, attempt)
         self._is_lost = False
         self._decoders.clear()
+        if self._log is not None:
+            self._log.begin()
         self._output.stdout.tap = self._output.stderr.tap = self
 
     def finish(self) -> list[tuple[m.Published, Sequence[Any]]]:
         """The task has ended: what it showed is sent, or returned where the link does not take it now."""
         output = self._output
+        if self._log is not None:
+            # What a line of ours lacks its end of is not in the log yet, and came after what is.
+            self._found(self._log.rest())
         output.stdout.tap = output.stderr.tap = None
         if not self._items and self._thread is None:
             self._task = None
@@ -157,6 +164,23 @@ class Live:
                     self._send_later()
                 return
         self._send_all()
+
+    def log(self, data: bytes) -> None:
+        """Text of the task for the engine's log, or none; what its child processes have put there before is shown first."""
+        assert self._log is not None  # noqa: S101 - the streams know one
+        with self._lock:
+            found = self._log.write(data) if data else self._log.rest()
+        self._found(found)
+
+    def log_renamed(self) -> None:
+        """There is a new log."""
+        assert self._log is not None  # noqa: S101 - as above
+        with self._lock:
+            self._log.begin()
+
+    def _found(self, data: bytes) -> None:
+        if data:
+            self.write("stdout", data)
 
     def flush(self) -> None:
         """Text is to go out soon: now, unless some went a moment ago."""
