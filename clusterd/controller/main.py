@@ -220,7 +220,7 @@ class Controller:
             tasks,
             operations,
             performer,
-            endpoints=endpoints,
+            counters=bound.counters,
             shut_down=shut_down,
             about=about,
             store=self.store,
@@ -252,6 +252,7 @@ class Controller:
                 shut_down=shut_down,
                 counters=bound.counters.setdefault("stock", Counter()),
                 has_digests=has_digests,
+                is_curve=spec.stock == "curve",
                 store=self.store,
             )
             loop.front = Front(edge)

@@ -166,12 +166,6 @@ class Recorder:
         )
         self._put(row)
 
-    def aborted_early(self, payload: Payload, target: object, now: float) -> None:
-        """A stock task whose abort came before itself: it was never accepted, and its client finds it in the history all the same."""
-        self.accepted_stock(payload, target, now)
-        if payload.row is not None:
-            self._end(payload.row, "aborted", "aborted before it came", now + self._offset)
-
     def dispatched(self, row: TaskRow, engine: Engine, attempt: int) -> None:
         """It goes to an engine."""
         row.engine_id = engine_id = engine.id

@@ -31,10 +31,10 @@ from clusterd.core.wire.messages import (
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable
 
     from clusterd.controller.dispatch import Performer
-    from clusterd.controller.endpoint import Endpoint
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.peers import Client
@@ -49,7 +49,7 @@ class Requests:
 
     Args:
         hub, tasks, operations, performer: the controller's parts.
-        endpoints: for their counters.
+        counters: what was dropped, by socket and reason.
         shut_down: called with a reason by Shutdown.
         store: the records of tasks.
         about: fixed facts for ControllerStatus: cluster, launch, controller, addresses, database.
@@ -62,7 +62,7 @@ class Requests:
         operations: Operations,
         performer: Performer,
         *,
-        endpoints: dict[str, Endpoint],
+        counters: dict[str, Counter[str]],
         shut_down: Callable[[str], None],
         about: dict[str, Any],
         store: TaskStore,
@@ -71,7 +71,7 @@ class Requests:
         self._tasks = tasks
         self._operations = operations
         self._performer = performer
-        self._endpoints = endpoints
+        self._counters = counters
         self._shut_down = shut_down
         self._about = about
         self._store = store
@@ -227,7 +227,7 @@ class Requests:
             "records": self._stored(),
             "functions": len(self._tasks.functions),
             "discarded": self._performer.discarded,
-            "dropped": {name: dict(endpoint.counters) for name, endpoint in self._endpoints.items()},
+            "dropped": {name: dict(counter) for name, counter in self._counters.items()},
         }
 
     def _stored(self) -> dict[str, Any]:

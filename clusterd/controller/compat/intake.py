@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.controller.compat import broadcast
 from clusterd.controller.compat.names import find
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
-from clusterd.controller.submits import Payload
 from clusterd.core.model.task import Dependency
 from clusterd.core.scheduler import events
 from clusterd.core.wire import jupyter
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.replies import Replies
     from clusterd.controller.compat.sessions import Session, Sessions
+    from clusterd.controller.submits import Payload
 
 log = logging.getLogger(__name__)
 REQUESTS: Final = frozenset({"apply_request", "execute_request"})
@@ -188,12 +188,7 @@ class Intake:
             return
         client = session.client
         submit = Submit(task, STOCK, b"", None, body, len(buffers))
-        if client.unwanted and task in client.unwanted:
-            del client.unwanted[task]
-            if tasks.recorder is not None:
-                tasks.recorder.aborted_early(Payload(submit, client.handle, buffers, ()), target, now)
-            self._replies.abort(session, origin, now)
-            return
+        is_unwanted = bool(client.unwanted) and client.unwanted.pop(task, ...) is None
         label = origin.metadata.label
         function = hashlib.blake2b(buffers[0][:_HASHED_BYTES], digest_size=16).digest() if buffers else _NO_FUNCTION
         event = events.TaskSubmitted(
@@ -215,6 +210,9 @@ class Intake:
         tasks.accept(
             client, submit, buffers, event, origin, now, self._digests(buffers) if digests is None else digests
         )
+        if is_unwanted:
+            # Its abort came by another socket, before it. Others may depend on it: it is a task that ended.
+            tasks.handle(events.AbortRequested(client.handle, (task,)), now)
 
     def _digests(self, buffers: Sequence[Any]) -> Sequence[bytes]:
         return [payload_digest(frame) for frame in buffers] if self._edge.has_digests else ()

@@ -184,10 +184,6 @@ class Replies:
         """Answer a request with an error, at once."""
         self._answer(session, origin, error_content(ename, evalue), "error", "", now)
 
-    def abort(self, session: Session, origin: Origin, now: float) -> None:
-        """Answer a request that is not to run."""
-        self._answer(session, origin, ABORTED, "aborted", origin.name.decode("ascii", "replace"), now)
-
     def _answer(
         self, session: Session, origin: Origin, content: dict[str, Any], status: str, engine: str, now: float
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterd.controller import records
-from clusterd.controller.submits import Payload, submitted
+from clusterd.controller.submits import submitted
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
 from clusterd.errors import UnknownTask
@@ -346,16 +346,6 @@ def test_where_nothing_is_kept_that_is_the_answer(tmp_path):
     control = world.client("control")
     for message in (m.QueryTasks(1, {}), m.PurgeTasks(1), m.Resubmit(1, [b"x"], [b"y"])):
         assert world.ask(control, message).code == "no_records"
-
-
-def test_a_stock_task_that_is_aborted_before_it_comes_is_in_the_history(world):
-    client = world.client()
-    body = jupyter.pack_request(jupyter.Request(HEADER, b"{}", b"{}", b"{}"))
-    payload = Payload(submit(b"m-1", kind=m.STOCK, body=body), world.hub.clients[client.uuid].handle, [b"x"], ())
-    world.tasks.recorder.aborted_early(payload, None, world.now)
-    found = record_of(world.store.get("m-1"))
-    assert found["result_content"] == {"status": "aborted"}
-    assert world.store.history() == ["m-1"]
 
 
 def test_a_retried_task_is_completed_once(world):

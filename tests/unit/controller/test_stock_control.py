@@ -117,6 +117,10 @@ def test_abort_of_what_comes_later_is_remembered(client, engine):
     client.apply(name_of(engine), header=header)
     assert client.hear("mux").content == {"status": "aborted"}
     assert engine.messages(m.Dispatch) == []
+    # It is a task like any: it is in the history, and others may depend on it.
+    assert client.ask("history_request").content["history"] == [header["msg_id"]]
+    client.balanced(after=[header["msg_id"]])
+    assert client.hear("task").content["ename"] == "ImpossibleDependency"
 
 
 def test_abort_of_a_part_of_a_broadcast_by_its_first_name(world, client, engine):
@@ -211,6 +215,18 @@ def test_a_task_that_is_run_once_more_answers_nobody_and_has_a_record(client, en
     assert ("status", "idle", new) in client.output()
     result = client.ask("result_request", {"msg_ids": [new]})
     assert (result.content["completed"], result.buffers) == ([new], [b"again"])
+
+
+def test_what_was_dropped_is_counted_in_status(world, client, engine):
+    client.apply(name_of(engine), signature=b"0" * 64)
+    assert world.status()["dropped"]["stock"] == {"bad_mac": 1}
+
+
+@pytest.mark.parametrize("has_answer", [True, False])
+def test_who_has_come_through_curve_needs_no_signature(client, monkeypatch, has_answer):
+    monkeypatch.setattr(client.world.loop.front._edge, "_is_curve", has_answer)
+    client.send("registration", "connection_request", signature=b"")
+    assert len(client.heard("registration")) == has_answer
 
 
 # --- the end ---
