@@ -42,11 +42,16 @@ def controller_spec(profile: Profile, places: Places, launch: str) -> Controller
         mongodb=section.mongodb,
         client_credit=section.client_credit,
         max_message=section.max_message,
-        stock=section.stock or ("curve" if places.is_service or not _is_loopback(section.ip) else "on"),
+        stock=_stock(profile, places),
         task_scheme=section.task_scheme,
         ping=section.ping,
         software=f"clusterd {__version__}",
     )
+
+
+def _stock(profile: Profile, places: Places) -> str:
+    section = profile.controller
+    return section.stock or ("curve" if places.is_service or not _is_loopback(section.ip) else "on")
 
 
 def _is_loopback(ip: str) -> bool:
@@ -79,6 +84,7 @@ def agent_spec(
         start_timeout=section.start_timeout,
         stop_timeout=section.stop_timeout,
         orphan_timeout=section.orphan_timeout,
+        stock=_stock(profile, places) != "off",
         software=f"clusterd {__version__}",
     )
 

@@ -177,6 +177,7 @@ class ClusterdEngineSetLauncher(LocalEngineLauncher):
             restart=RestartPolicy(policy=self.restart),
             stop_timeout=self.stop_seconds_until_kill * _ENGINES_SHARE,
             orphan_timeout=self.orphan_timeout,
+            stock=True,
             is_alone=True,
         )
         files.atomic_write(self._spec_file, launch.encode(spec), durable=False)

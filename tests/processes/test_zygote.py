@@ -397,6 +397,14 @@ def test_what_was_left_out_is_made_up_for_when_nothing_is_to_do(bench, stock_fil
     assert told(here, 1) == [True, True, True, True, "StockShell", 1, 2]
 
 
+def test_the_controller_may_come_later_than_the_zygote(bench):
+    here = bench(startup=WARM, slots=tuple(range(stock.MANY)), stock=True)
+    here.warmed()
+    uuid, _ = here.fork()
+    here.exited(uuid)
+    assert told(here)[:5] == [True, True, True, True, "StockShell"]
+
+
 def test_without_stock_sockets_nothing_of_it_is_imported(bench):
     here = bench(startup=WARM, slots=tuple(range(stock.MANY)))
     here.warmed()

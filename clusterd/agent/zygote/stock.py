@@ -39,7 +39,7 @@ class Stock:
     """
 
     def __init__(self, spec: AgentSpec) -> None:
-        self.modules = _modules(spec.connection_file)
+        self.modules = _modules() if spec.stock or _is_offered(spec.connection_file) else []
         is_large = len(spec.slots) >= MANY
         # To be tried, with the preloads, before the first fork.
         self.at_once = self.modules if is_large else []
@@ -62,13 +62,15 @@ class Stock:
         return self.warm(Probe(self.modules, PROBE_SECONDS).finish(), rehearse)
 
 
-def _modules(connection_file: str) -> list[str]:
-    """The modules to import; none where no stock client can come, or ipyparallel is not installed."""
+def _is_offered(connection_file: str) -> bool:
+    """True when there is a controller, and it takes stock clients."""
     try:
-        data = files.read_private(Path(connection_file))
-        if connection.decode(data, connection_file).stock is None:
-            return []
+        return connection.decode(files.read_private(Path(connection_file)), connection_file).stock is not None
     except (OSError, ClusterdError):
-        return []
+        return False
+
+
+def _modules() -> list[str]:
+    """The modules to import; none where ipyparallel is not installed."""
     found = [name for name in _MODULES if importlib.util.find_spec(name.partition(".")[0]) is not None]
     return found if _MODULES[1] in found else []

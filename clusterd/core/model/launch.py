@@ -64,6 +64,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True):
         start_timeout: seconds an engine may take until it has registered.
         stop_timeout: seconds between SIGTERM and SIGKILL.
         orphan_timeout: seconds that idle engines go on without a controller; None: for ever.
+        stock: tasks of stock ipyparallel clients may come, also where the connection file does not say so yet.
         is_alone: no daemon commands it, so it ends when no engine is left nor to come, and its runtime directory goes with it.
         format: SPEC_FORMAT of the writer.
         software: version of the writer, for messages.
@@ -89,6 +90,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True):
     start_timeout: float = 60.0
     stop_timeout: float = 10.0
     orphan_timeout: float | None = 3600.0
+    stock: bool = False
     is_alone: bool = False
     format: int = SPEC_FORMAT
     software: str = ""

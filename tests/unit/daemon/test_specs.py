@@ -49,3 +49,9 @@ def test_what_leaves_loopback_is_encrypted(isolated):
 def test_a_service_encrypts_what_others_of_the_node_could_read(isolated, said, is_service, meant):
     places = Places.of("test")._replace(is_service=is_service)
     assert controller_spec(profile(ControllerSection(stock=said)), places, "0123abcd-1").stock == meant
+
+
+@pytest.mark.parametrize(("said", "meant"), [(None, True), ("curve", True), ("off", False)])
+def test_an_agent_knows_whether_stock_clients_may_come(isolated, said, meant):
+    sets = Profile(version=1, controller=ControllerSection(stock=said), engine_sets={"gpu": EngineSet(n=1)})
+    assert agent_spec(sets, Places.of("test"), "0123abcd-1", "gpu", (0,), 1).stock is meant
