@@ -94,7 +94,7 @@ class Sessions:
         uuid = hashlib.blake2b(header.session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         client = self._edge.hub.admit_client(uuid, self._door, now)
         client.label, client.user = "ipyparallel", header.username[:_MAX_NAME]
-        self._edge.tasks.handle(events.ClientAttached(client.handle, MAX_TASKS, MAX_TASK_BYTES), now)
+        self._edge.tasks.handle(events.ClientAttached(client.handle, MAX_TASKS, MAX_TASK_BYTES, True), now)
         session = Session(header.session, client)
         self._by_name[session.name] = self._by_handle[client.handle] = session
         return session

@@ -33,7 +33,9 @@ def client_attached(state: State, event: ClientAttached, _now: float, _out: Out)
     """Take a client in; one that is known only has its limits changed."""
     client = state.clients.get(event.client)
     if client is None:
-        state.clients[event.client] = Client(event.client, event.max_tasks, event.max_bytes, state.balanced)
+        client = Client(event.client, event.max_tasks, event.max_bytes, state.balanced)
+        client.goes_round = event.goes_round
+        state.clients[event.client] = client
         return
     client.max_tasks = event.max_tasks
     client.max_bytes = event.max_bytes

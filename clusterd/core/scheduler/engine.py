@@ -6,6 +6,7 @@ least loaded one is found without looking at the others: a scan of 4,096 engines
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from clusterd.core.model.task import Scheme
@@ -28,6 +29,11 @@ CLOSED_TO_ALL: Final = SUSPECT | STALLED | CONDEMNED | OCCUPIED
 
 STEPS: Final = 64
 """Steps of load between idle and full. One step of a 5 ms window is 78 us: finer than the lightest task is pointless."""
+
+LOOKS: Final = 8
+"""Engines that are looked at where any will do: the best of a few is nearly as good as of all."""
+
+_HEAD_SINCE: Final = attrgetter("head_since")
 
 TOP: Final = STEPS + 2
 """Number of levels: 0 for idle engines, one for each step, and one for a load that rounding lifts to the window itself."""
@@ -200,3 +206,9 @@ class Levels:
             level += 1
         self.lowest = TOP
         return None
+
+    def rested(self, engine: Engine) -> Engine:
+        """Return, for the engine that was picked, the idle one that was used the longest ago: of a few, those that came first."""
+        if engine.held:
+            return engine
+        return min(self.buckets[0][:LOOKS], key=_HEAD_SINCE)

@@ -21,11 +21,17 @@ class Event(Struct, frozen=True, gc=False):
 
 
 class ClientAttached(Event, frozen=True):
-    """A new client session. What it has unfinished is limited to `max_tasks` and `max_bytes`."""
+    """A new client session. What it has unfinished is limited to `max_tasks` and `max_bytes`.
+
+    Attributes:
+        goes_round: of idle engines its balanced tasks get the one that was used the longest ago, as users of ipyparallel expect, and
+            not the one whose caches are warm.
+    """
 
     client: int
     max_tasks: int = 20_000
     max_bytes: int = 64 * 1024**2
+    goes_round: bool = False
 
 
 class ClientDetached(Event, frozen=True):

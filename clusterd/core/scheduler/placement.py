@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler.actions import Dispatch, Drained
 from clusterd.core.scheduler.dependencies import resolve
-from clusterd.core.scheduler.engine import CLOSED_TO_ALL, DRAINING
+from clusterd.core.scheduler.engine import CLOSED_TO_ALL, DRAINING, LOOKS
 from clusterd.core.scheduler.fairness import take, wake
 from clusterd.core.scheduler.schemes import Seats
 from clusterd.core.scheduler.watch import stall
@@ -26,9 +26,6 @@ _HELD: Final = Place.HELD
 
 HEAD_START: Final = 0.02
 """Seconds of balanced work on an engine that targeted work may catch up with: what was before nobody waited."""
-
-LOOKS: Final = 8
-"""Members that a pool looks at once it has found one: the least loaded of a few is nearly as good as of all."""
 
 
 def settle(state: State, now: float, out: Out) -> None:
@@ -85,6 +82,8 @@ def _serve_balanced(state: State, now: float, out: Out) -> None:
             stall(state, engine, now, out)
             continue
         task = take(balanced)
+        if task.client.goes_round:
+            engine = state.levels.rested(engine)
         engine.debt -= task.function.share
         _dispatch(state, engine, task, now, out)
 

@@ -85,6 +85,10 @@ class Seats(Levels):
         """Return the engine that is to have the next task; None when none takes work."""
         return self.among(self.open) if self.open else None
 
+    def rested(self, engine: Engine) -> Engine:
+        """The scheme has decided."""
+        return engine
+
     def among(self, engines: Sequence[Engine]) -> Engine:
         """Return one of some engines that take work."""
         return engines[self.dice.below(len(engines))]

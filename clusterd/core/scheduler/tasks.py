@@ -135,12 +135,14 @@ class Client:
         live_tasks, live_bytes: what has not ended, against max_tasks and max_bytes.
         ended: all that ever did.
         flow: its balanced work; `flows` has this one and those in engines and pools.
+        goes_round: see `ClientAttached`.
     """
 
     __slots__ = (
         "ended",
         "flow",
         "flows",
+        "goes_round",
         "handle",
         "is_attached",
         "is_blocked",
@@ -161,5 +163,6 @@ class Client:
         self.is_attached = True
         self.is_blocked = False
         self.is_forgotten = False
+        self.goes_round = False
         self.flows: list[Flow] = []
         self.flow = balanced.flow_of(self)

@@ -26,10 +26,11 @@ def world_of(scheme, engines=4, seed=1, **limits):
 def run_one_by_one(world, count, **fields):
     """Run tasks, each alone, and return where."""
     places = []
-    for number in range(count):
-        (dispatch,) = kinds(world.submit(b"one%d" % number, **fields), actions.Dispatch)
+    for _ in range(count):
+        (dispatch,) = kinds(world.submit(b"one%d" % len(world.promises), **fields), actions.Dispatch)
         places.append(dispatch.engine)
         world.finish(world.engines[dispatch.engine])
+        world.now += 0.001
     return places
 
 
@@ -59,6 +60,25 @@ def test_lru_and_pure_take_turns(scheme, fields):
 
 def test_leastload_takes_the_engine_that_is_warm():
     assert len(set(run_one_by_one(world_of(Scheme.LEASTLOAD), 8))) == 1
+
+
+def test_a_client_may_ask_to_go_round_and_leaves_the_others_their_warm_engine():
+    world = world_of(Scheme.LEASTLOAD)
+    world.client(1, goes_round=True)
+    first = run_one_by_one(world, 4, client=1)
+    assert sorted(first) == [0, 1, 2, 3]
+    assert run_one_by_one(world, 8, client=1) == first * 2
+    # An engine that is busy is no choice, whenever it was used last.
+    (dispatch,) = kinds(world.submit(b"busy", client=1), actions.Dispatch)
+    assert dispatch.engine == first[0]
+    assert run_one_by_one(world, 3, client=1) == first[1:]
+    assert len(set(run_one_by_one(world, 4))) == 1
+
+
+def test_who_goes_round_gets_what_the_scheme_says():
+    world = world_of(Scheme.PLAINRANDOM)
+    world.client(1, goes_round=True)
+    assert run_one_by_one(world, 6, client=1) == run_one_by_one(world_of(Scheme.PLAINRANDOM), 6)
 
 
 def test_lru_goes_by_the_last_dispatch_not_by_the_last_result():
