@@ -96,6 +96,7 @@ class Operator:
         for message in messages:
             match message:
                 case EnginesChanged():
+                    self._tell_others(message.added)
                     touched |= self._roster.change(message.added, message.removed)
                     for gone in message.removed:
                         name = f"{gone.engine_set}/{gone.slot}"
@@ -193,6 +194,17 @@ class Operator:
             if place := self._draining.pop(wire_id, None):
                 by_set.setdefault(place[0], []).append(place[1])
         self._feed(*(events.EnginesDrained(unit, tuple(sorted(slots))) for unit, slots in by_set.items()))
+
+    def _tell_others(self, added: list[EngineInfo]) -> None:
+        """Note engines that came without being wished for: stock ones, and those that somebody started by hand."""
+        sets = self._driver.supervisor.sets()
+        for engine in added:
+            if engine.engine_set not in sets and engine.id not in self._roster.engines:
+                name = f"{engine.engine_set}/{engine.slot}"
+                where = f" on {engine.host}" if engine.host else ""
+                self._story.tell(
+                    "engine_joined", f"engine {name} (id {engine.id}) has joined{where}", engine=name, id=engine.id
+                )
 
     def _agent_notice(self, notice: AgentNotice, now: float) -> None:
         known = self._roster.agents.get(notice.launch)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from clusterd.core.model import placeholder
-from clusterd.core.model.profile import RESERVED_SET_NAMES, EngineSet, Profile, RestartPolicy, port_range
+from clusterd.core.model.profile import (
+    OTHER_SET_NAMES,
+    RESERVED_SET_NAMES,
+    EngineSet,
+    Profile,
+    RestartPolicy,
+    port_range,
+)
 from clusterd.profile.mistakes import shown
 
 if TYPE_CHECKING:
@@ -62,6 +69,8 @@ def breaches(profile: Profile) -> Iterator[Breach]:
 def _engine_set(path: _Path, name: str, engine_set: EngineSet) -> Iterator[Breach]:
     if name in RESERVED_SET_NAMES:
         yield Breach(path, f"an engine set cannot be called {name}", "`clusterctl logs` means the process by it")
+    if name in OTHER_SET_NAMES:
+        yield Breach(path, f"an engine set cannot be called {name}", "engines that are in no set are listed under it")
     if engine_set.n > engine_set.max:
         message = f"{engine_set.n} engines are more than max, {engine_set.max}"
         yield Breach((*path, "n"), message, "lower n or raise max", others=((*path, "max"),))

@@ -38,9 +38,8 @@ def cluster(isolated):
 def stock_engine(cluster, isolated):
     """An ipengine that has joined."""
     file = cluster.state / "security" / "ipcontroller-engine.json"
-    directory = isolated.home / "stock"
     with subprocess.Popen(
-        [sys.executable, "-m", "ipyparallel.engine", f"--file={file}", f"--profile-dir={directory}"],
+        [sys.executable, "-m", "ipyparallel.engine", f"--file={file}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from clusterd.core.model.setting import BYTES, GIB, MIB, PATH, POSITIVE, SECONDS
 __all__ = [
     "DEFAULT_ENGINE_SET",
     "LAUNCHERS",
+    "OTHER_SET_NAMES",
     "PROFILE_NAME_PATTERN",
     "PROFILE_VERSION",
     "RESERVED_SET_NAMES",
@@ -42,6 +43,8 @@ DEFAULT_ENGINE_SET = "engines"
 PROFILE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # `logs controller` and `logs daemon` mean the processes.
 RESERVED_SET_NAMES = frozenset({"controller", "daemon"})
+# Engines that no profile speaks of are listed under these: started by hand, and stock ipyparallel's.
+OTHER_SET_NAMES = frozenset({"hand", "stock"})
 
 Launcher = Literal["local"]
 LAUNCHERS: frozenset[str] = frozenset(get_args(Launcher))

@@ -483,6 +483,15 @@ SETS = {
             )
         ],
     ),
+    "the name of those in no set": (
+        "engine_sets: {stock: {n: 1}}",
+        [
+            (
+                "p:2:22: engine_sets.stock: an engine set cannot be called stock"
+                " (engines that are in no set are listed under it)"
+            )
+        ],
+    ),
     "reserved name": (
         "engine_sets: {daemon: {n: 1}}",
         [
