@@ -10,6 +10,8 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from clusterd.controller.compat import broadcast
 from clusterd.controller.compat.names import find
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
@@ -39,9 +41,16 @@ MAX_BYTES: Final = 2 * 1024**3 - 64 * 1024**2
 MAX_LABEL: Final = 256
 _HASHED_BYTES: Final = 64 * 1024
 """Of a function, for the key of its run times."""
-_NO_FUNCTION: Final = bytes([STOCK])
 _TASK_BYTES: Final = 256
 """What a dependency takes here."""
+
+
+class _Cell(msgspec.Struct):
+    silent: Any = False
+    stop_on_error: Any = True
+
+
+_decode_cell = msgspec.json.Decoder(_Cell).decode
 
 
 class Intake:
@@ -70,7 +79,11 @@ class Intake:
         queue.pop(task, None)
         if not queue:
             del self.direct[origin.target]
-        elif raised is not None and origin.msg_type == "execute_request" and _stops_others(raised):
+        elif (
+            raised is not None
+            and origin.msg_type == "execute_request"
+            and _stops_others(jupyter.unpack_request(raised.body).content)
+        ):
             stopped = [queued for queued, other in queue.items() if other.msg_type == "execute_request"]
             if stopped:
                 self._edge.tasks.handle(events.AbortRequested(None, tuple(stopped)), now)
@@ -190,11 +203,10 @@ class Intake:
         submit = Submit(task, STOCK, b"", None, body, len(buffers))
         is_unwanted = bool(client.unwanted) and client.unwanted.pop(task, ...) is None
         label = origin.metadata.label
-        function = hashlib.blake2b(buffers[0][:_HASHED_BYTES], digest_size=16).digest() if buffers else _NO_FUNCTION
         event = events.TaskSubmitted(
             task,
             client.handle,
-            function,
+            _function_of(task, message),
             size + (options.size if options is not None else 0),
             target,
             options.retries if options is not None else 0,
@@ -241,10 +253,25 @@ class _Options:
         self.size = _TASK_BYTES * sum(len(each.tasks) for each in dependencies if each is not None)
 
 
-def _stops_others(payload: Payload) -> bool:
-    """A cell that raises ends those that wait behind it, unless its client wants it otherwise."""
-    content = jupyter.dict_of(jupyter.unpack_request(payload.body).content, "content")
-    return not content.get("silent") and bool(content.get("stop_on_error", True))
+def _function_of(task: bytes, message: jupyter.Message) -> bytes:
+    """What its run time is remembered by."""
+    if message.buffers:
+        key = message.buffers[0]
+    elif _stops_others(message.content):
+        # Nothing is put behind a task of unknown run time: what is to be aborted when this cell raises must not be there already.
+        key = task
+    else:
+        key = message.content
+    return hashlib.blake2b(key[:_HASHED_BYTES], digest_size=16).digest()
+
+
+def _stops_others(data: bytes) -> bool:
+    """A cell that raises ends those that wait behind it, unless its client wants it otherwise; `data` is its content."""
+    try:
+        content = _decode_cell(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return not content.silent and bool(content.stop_on_error)
 
 
 def _dependency(value: Any, what: str) -> Dependency | None:

@@ -201,6 +201,23 @@ def test_a_cell_that_raises_aborts_the_cells_behind_it(world, client, engine):
     assert [given for given, _, _ in answer(engine)] == [stays]
 
 
+@pytest.mark.parametrize(("silent", "held"), [(False, 1), (True, 3)])
+def test_nothing_is_put_behind_a_cell_that_stops_others(world, client, engine, silent, held):
+    def run_one():
+        for dispatch in engine.messages(m.Dispatch):
+            body = jupyter.pack_reply(jupyter.Reply(b"{}", b'{"status":"ok"}'))
+            engine.say(result_of(dispatch, body, started=1.0, finished=1.0001))
+            world.turn()
+            engine.acknowledge()
+
+    for _ in range(5):
+        client.execute(name_of(engine), silent=silent)
+        run_one()
+    for _ in range(3):
+        client.execute(name_of(engine), silent=silent)
+    assert len(engine.messages(m.Dispatch)) == held
+
+
 @pytest.mark.parametrize(("silent", "stops"), [(True, True), (False, False)])
 def test_silent_cells_and_those_that_say_so_stop_nothing(world, client, engine, silent, stops):
     client.execute(name_of(engine), silent=silent, stop_on_error=stops)
