@@ -61,7 +61,7 @@ venv: $(VENV)/.installed-base $(VENV)/.installed-test $(VENV)/.installed-check $
 
 .PHONY: clean
 clean: ## remove what these targets made, the environments too
-	rm -rf $(VENV) $(BENCH_VENV) $(COMPAT_VENV) $(COMPAT8_VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(BENCH_VENV) $(COMPAT_VENV) $(COMPAT8_VENV) .venv-mongodb .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
 	find clusterd clusterctl tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A dangling interpreter (Python was upgraded) or a checkout that was moved makes an environment and all its stamps worthless:

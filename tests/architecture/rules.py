@@ -41,6 +41,9 @@ RULES: dict[str, Rule] = {
     SYSTEM: rule(third="psutil sdnotify setproctitle"),
     "clusterd.profile": rule(own="clusterd.core.model", third="yaml msgspec"),
     "clusterd.storage": rule(own=f"{CORE} {SYSTEM}", third="msgspec"),
+    "clusterd.storage.taskstore.mongodb": rule(
+        own=f"{CORE} {SYSTEM} clusterd.storage", third="msgspec pymongo gridfs bson"
+    ),
     "clusterd.launchers": rule(own=f"{CORE} {SYSTEM}", third="msgspec"),
     "clusterd.control": rule(own=f"{CORE} {SYSTEM}", third="msgspec aiohttp"),
     # The thin client is what clusterctl and the library load: no aiohttp, and nothing that starts slowly.

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 from datetime import UTC, datetime
 
+import pymongo
 import pytest
 
+from clusterd.core.model.database import MongodbRecords
 from clusterd.core.model.task import Reason
 from clusterd.core.wire.messages import APPLY, STOCK
 from clusterd.errors import BadQuery, NoRecords, UnknownTask
 from clusterd.storage.taskstore.memory import MemoryStore
+from clusterd.storage.taskstore.mongodb import open_mongodb
 from clusterd.storage.taskstore.none import NoStore
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
 from clusterd.storage.taskstore.row import MAX_STREAM, Outcome, Output, TaskRow
 from clusterd.storage.taskstore.sqlite import SqliteStore
+from tests.rigs import mongodb
 
 T0 = datetime(2026, 1, 31, 12, 0, 0, 123457, tzinfo=UTC).timestamp()
 EVERYTHING = bytes(range(256))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def open_store(request, tmp_path):
+@pytest.fixture(scope="module", params=["memory", "sqlite", "mongodb"])
+def backend(request):
+    """(which one, its address)."""
+    with mongodb.server() if request.param == "mongodb" else contextlib.nullcontext("") as address:
+        yield request.param, address
+
+
+@pytest.fixture
+def open_store(backend, tmp_path):
     """Opens the store of this test, again and again the same one."""
+    kind, address = backend
     opened = []
+    settings = MongodbRecords(uri=address or "mongodb://unused", database=f"test-{uuid.uuid4().hex[:12]}", ttl=None)
 
     def open_it():
-        if request.param == "memory":
+        if kind == "memory":
             if not opened:
                 opened.append(MemoryStore(100_000, 2**30))
-        else:
+        elif kind == "sqlite":
             opened.append(SqliteStore(tmp_path / "db" / "tasks.db", ttl=None, max_bytes=2**30))
+        else:
+            opened.append(open_mongodb(settings, "a.cluster-1"))
         return opened[-1]
 
     yield open_it
     for store in opened:
         store.close()
+    if kind == "mongodb":
+        with pymongo.MongoClient(address) as client:
+            client.drop_database(settings.database)
 
 
 @pytest.fixture
@@ -262,9 +282,9 @@ QUERIES = {
 }
 
 
-@pytest.mark.parametrize(("query", "expected"), QUERIES.values(), ids=QUERIES)
-def test_a_query(five, query, expected):
-    assert "".join(ids(five, query)) == expected
+def test_queries(five):
+    found = {name: "".join(ids(five, query)) for name, (query, _) in QUERIES.items()}
+    assert found == {name: expected for name, (_, expected) in QUERIES.items()}
 
 
 def test_a_query_for_some(five):

@@ -21,9 +21,10 @@ class Backend(Protocol):
         """
 
     def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
-        """Remove and write in one transaction. Raises StorageError, and then nothing has changed.
+        """Remove and write. Raises StorageError: nothing has changed, or all of it is to be done again, which does no harm.
 
-        With each row: which of its parts (REQUEST, OUTCOME) are new; what else can change is written in any case.
+        With each row: which of its parts (REQUEST, OUTCOME) are new; what else can change is written in any case. Any other exception: a
+        row of these cannot be written, now or ever.
         """
 
     def tidy(self, now: float, kept: Collection[str]) -> int:

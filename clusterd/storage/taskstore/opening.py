@@ -49,6 +49,8 @@ def open_store(
 
             return SqliteStore(directory / FILE, ttl=sqlite.ttl, max_bytes=sqlite.max_size)
         case "mongodb":
-            raise StorageError(f"{mongodb.uri} cannot be used yet by {cluster}")
+            from clusterd.storage.taskstore.mongodb import open_mongodb  # noqa: PLC0415 - an extra
+
+            return open_mongodb(mongodb, cluster)
         case _:
             raise StorageError(f"database {database!r} is none of {', '.join(DATABASES)}")

@@ -166,6 +166,8 @@ class SqliteFile:
                     self._remove(connection, msg_id)
                 for row, parts in rows:
                     self._write_row(connection, row, parts)
+        except (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
+            raise  # of one row: trying again would not help
         except sqlite3.Error as error:
             raise self._failure(error) from error
         self._records += sum(1 for _, parts in rows if parts & REQUEST)

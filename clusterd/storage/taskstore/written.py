@@ -183,7 +183,7 @@ class WrittenStore(TaskStore):
         error: StorageError | None = None
         try:
             if batch or purging:
-                self._backend.write([(row, parts) for row, parts, _ in batch], purging)
+                self._write_all([(row, parts) for row, parts, _ in batch], purging)
         except StorageError as failure:
             error = failure
         with self._changed:
@@ -199,6 +199,20 @@ class WrittenStore(TaskStore):
             self._tell(error)
             self._changed.notify_all()
         return error
+
+    def _write_all(self, rows: list[tuple[TaskRow, int]], purging: set[str]) -> None:
+        try:
+            self._backend.write(rows, purging)
+        except StorageError:
+            raise
+        except Exception as error:  # one row must not keep all others from being written
+            if len(rows) <= 1:
+                log.exception("the record of a task cannot be written: %s", [row.msg_id for row, _ in rows])
+                self._lost += len(rows)
+                return
+            log.debug("a batch is written one by one: %s", error)
+            for row in rows:
+                self._write_all([row], purging)
 
     def _part(self, row: TaskRow) -> tuple[TaskRow, int, int]:
         """(a row, its parts that are new, their bytes). A row that ends while it is being written is dirty again then."""
