@@ -75,6 +75,7 @@ class Daemon:
         file = self.places.security / connection_file.CLIENT_FILE
         self.link = ControllerLink(file, f"clusterd serve {self.places.name}")
         self._operator = Operator(self.link, self.roster, self.driver, self.story, self.feed)
+        self._operator.on_stop_asked = self._stop_asked
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> int:
         """Serve until told to end; return the exit status.
@@ -170,6 +171,13 @@ class Daemon:
         """End (or do not, after all) as soon as nothing runs any more."""
         self._is_ending = wanted
         self._after()
+
+    def _stop_asked(self, who: str) -> None:
+        """Stop the cluster as `clusterctl stop` does: a controller that just ended would be started again."""
+        self.story.tell("command", f"stop, asked for by {who}")
+        number = self.driver.new_request()
+        self.command(events.StopRequested(number), number)
+        self.end_when_idle(wanted=self.ends_on_stop)
 
     def kill_after(self, seconds: float) -> None:
         """Kill whatever of the stopped cluster still runs by then."""

@@ -24,6 +24,7 @@ from clusterd.core.wire.messages import (
     ListEngines,
     ResumeSlots,
     SetDesired,
+    StopAsked,
 )
 from clusterd.errors import ClusterdError, ControlError
 from clusterd.system import clock
@@ -72,6 +73,8 @@ class Operator:
         # Wire id -> (set, slot) of engines that were told to be drained.
         self._draining: dict[int, tuple[str, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Called when a client of the controller has asked for the end of the cluster.
+        self.on_stop_asked: Callable[[str], None] = lambda _who: None
         link.on_up, link.on_messages, link.on_down = self.up, self.receive, self.down
 
     # --- what the link tells ---
@@ -106,6 +109,8 @@ class Operator:
                     self._agent_notice(message, now)
                 case Drained():
                     self._drained(message.engines)
+                case StopAsked():
+                    self.on_stop_asked(message.who)
         if touched:
             self._feed(*(self._roster.observed(unit, now) for unit in sorted(touched) if unit))
 

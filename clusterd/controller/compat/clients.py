@@ -18,7 +18,7 @@ from clusterd.controller.compat.replies import Replies, error_content
 from clusterd.controller.compat.sessions import Sessions
 from clusterd.controller.queues import outstanding
 from clusterd.core.wire import jupyter
-from clusterd.core.wire.messages import STOCK
+from clusterd.core.wire.messages import STOCK, StopAsked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +118,15 @@ class Clients:
             self.sessions.tick(now)
         if self._ends_at is not None and now >= self._ends_at:
             self._ends_at = None
-            self._edge.shut_down(f"asked to by a stock client of {self._ends_for or 'somebody'}")
+            self._end(f"a stock client of {self._ends_for or 'somebody'}")
+
+    def _end(self, who: str) -> None:
+        operators = self._edge.hub.notices.operators()
+        for control in operators:
+            # A daemon keeps this cluster: it stops it in order, and starts no other controller.
+            control.say(StopAsked(who), 64)
+        if not operators:
+            self._edge.shut_down(f"asked to by {who}")
 
     def close(self, _now: float) -> None:
         """Say goodbye."""

@@ -523,6 +523,12 @@ class AgentNotice(Message, tag=62):
     asked_at: float = 0.0
 
 
+class StopAsked(Message, tag=63):
+    """Notice to operators: `who` has asked for the end of the cluster, as stock clients may, and it is theirs to carry it out."""
+
+    who: str
+
+
 # --- control of agents -----------------------------------------------------------------------------------------------
 
 
@@ -637,7 +643,7 @@ ClientControlUp: TypeAlias = (
     | Goodbye
 )
 ClientControlDown: TypeAlias = (
-    Attached | Refuse | Pong | Reply | ErrorReply | EnginesChanged | Drained | AgentNotice | Goodbye
+    Attached | Refuse | Pong | Reply | ErrorReply | EnginesChanged | Drained | AgentNotice | StopAsked | Goodbye
 )
 EngineDataUp: TypeAlias = AttachEngine | Result | Published | NeedFunction | NotRun | Goodbye
 EngineDataDown: TypeAlias = Attached | Refuse | Function | Dispatch | Goodbye

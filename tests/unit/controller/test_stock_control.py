@@ -242,6 +242,15 @@ def test_a_client_can_end_the_controller(world, client):
     assert "stock client" in world.loop.ends_because
 
 
+def test_where_a_daemon_keeps_the_cluster_it_is_told(world, client):
+    operator = world.operator()
+    world.ask(operator, m.ListEngines(1))
+    client.ask("shutdown_request")
+    world.pass_time(2 * clients.END_AFTER)
+    assert [notice.who for notice in operator.messages(m.StopAsked)] == ["a stock client of hand"]
+    assert world.loop.ends_because is None
+
+
 # --- who does not read ---
 
 
