@@ -87,9 +87,8 @@ def in_our_words(arguments: Iterable[str], left_out: list[str]) -> Iterator[str]
 class ClusterdControllerLauncher(LocalControllerLauncher):
     """Starts, signals, stops and finds again one clusterd controller."""
 
-    controller_cmd = List(
-        [sys.executable, "-m", "clusterd", "controller"], config=True, help="The program, and what it is told first."
-    )
+    # Not `controller_cmd`: where that is configured, it is for ipcontroller.
+    program = List([sys.executable, "-m", "clusterd", "controller"], config=True, help="What is started.")
     controller_args = List(Unicode(), config=True, help="Options of ipcontroller or of `clusterd controller`.")
     start_time = Integer(
         0, help="When the process began, in the kernel's count: a pid alone may be another's by now."
@@ -110,7 +109,7 @@ class ClusterdControllerLauncher(LocalControllerLauncher):
             self.log.warning("clusterd controller has no such options, they are left out: %s", " ".join(left_out))
         if os.environ.get("IPP_ENABLE_CURVE", "0") not in {"", "0"} and not any("--stock" in word for word in ours):
             ours.append("--stock=curve")
-        return [*self.controller_cmd, *self.cluster_args, *ours]
+        return [*self.program, *self.cluster_args, *ours]
 
     def start(self) -> None:
         """Start it; ipyparallel waits for its connection files."""

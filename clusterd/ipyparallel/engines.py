@@ -43,8 +43,9 @@ _ENGINES_SHARE: Final = 0.6
 class ClusterdEngineSetLauncher(LocalEngineLauncher):
     """Starts, signals, stops and finds again one engine set."""
 
-    engine_cmd = List(
-        [sys.executable, "-m", "clusterd", "agent"], config=True, help="The program, and what it is told first."
+    # Not `engine_cmd`: where that is configured, it is for ipengine.
+    program = List(
+        [sys.executable, "-m", "clusterd", "agent"], config=True, help="What is started; under the users' Python."
     )
     preload = List(Unicode(), config=True, help="Modules imported once, before the engines are forked.")
     restart = Enum(
@@ -83,7 +84,7 @@ class ClusterdEngineSetLauncher(LocalEngineLauncher):
 
     def find_args(self) -> list[str]:
         """Return the agent's command line."""
-        return [*self.engine_cmd, "--spec", str(self._spec_file)]
+        return [*self.program, "--spec", str(self._spec_file)]
 
     def get_env(self) -> dict[str, str]:
         """Return what is set for agent and engines; not the controller's key, which is in a file that is theirs alone."""

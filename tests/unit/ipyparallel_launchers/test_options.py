@@ -79,7 +79,7 @@ def engines(isolated, told, **options) -> ClusterdEngineSetLauncher:
         cluster_id="x-1",
         engine_set_id="7",
         environment=environment,
-        engine_cmd=command,
+        program=command,
         **options,
     )
 
