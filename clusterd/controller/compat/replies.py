@@ -40,6 +40,8 @@ _ENAMES: Final = {
 }
 # Work for one engine: its client knows by itself when that leaves.
 _DIRECT: Final = frozenset({"mux", "broadcast"})
+# Why it ends when that happens: it had begun there, or had not.
+_OF_ITS_ENGINE: Final = frozenset({Reason.ENGINE_LOST, Reason.UNSCHEDULABLE})
 
 
 def error_content(ename: str, evalue: str) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class Replies:
 
     def _fail(self, session: Session, payload: Payload, origin: Origin, action: actions.Fail, now: float) -> None:
         name = origin.name.decode() or self._announcements.called(action.engine)
-        has_left = action.reason is Reason.ENGINE_LOST and origin.target not in self._edge.hub.engines_by_id
+        has_left = action.reason in _OF_ITS_ENGINE and origin.target not in self._edge.hub.engines_by_id
         if payload.kind != STOCK:
             self.on_control(session, origin, None if has_left else action.text, now)
             return

@@ -160,9 +160,11 @@ def test_a_handler_that_fails_ends_one_message(world, client, engine, monkeypatc
     assert len(answer(engine)) == 1
 
 
-def test_work_of_an_engine_that_leaves_is_failed_by_the_notice_alone(world, client, engine):
+@pytest.mark.parametrize("running", [None, b"", b"another"])
+def test_work_of_an_engine_that_leaves_is_failed_by_the_notice_alone(world, client, engine, running):
     header = client.apply(name_of(engine))
-    engine.say(m.Goodbye("it was stopped"))
+    client.apply(name_of(engine))
+    world.hub.lose_engine(world.hub.engines[engine.uuid], Loss("killed", running=running), world.now)
     world.turn()
     assert world.notices() == [("registration", 0, name_of(engine)), ("unregistration", 0, name_of(engine))]
     assert client.heard("mux") == []
