@@ -37,20 +37,21 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
-    program = _program()
+    path = program()
     # Not below the directories of a test: it lives longer than one.
     directory = Path(tempfile.mkdtemp(prefix="cd-mongodb-", dir="/tmp"))
     try:
-        with Server(program, directory) as running:
+        with Server(path, directory) as running:
             yield running.uri
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _program() -> Path:
-    program = ENVIRONMENT / "bin" / "secantusd-py"
-    if program.exists():
-        return program
+def program() -> Path:
+    """The server's program, installed when it is not there yet."""
+    path = ENVIRONMENT / "bin" / "secantusd-py"
+    if path.exists():
+        return path
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True, env=environment, timeout=60)
@@ -59,7 +60,7 @@ def _program() -> Path:
     except (OSError, subprocess.SubprocessError) as error:
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
         _cannot(f"{REQUIREMENT} cannot be installed into {ENVIRONMENT.name}: {error}")
-    return program
+    return path
 
 
 def _cannot(reason: str) -> None:

@@ -9,6 +9,7 @@ come from a file of mode 0600; they are in no argument and no text.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -220,7 +221,9 @@ class MongoDatabase:
             raise  # of one row: trying again would not help
         except PyMongoError as error:
             self._is_away = isinstance(error, ConnectionFailure)
-            raise StorageError(f"MongoDB at {self._where}: {error}") from error
+            # What follows is the state of all of pymongo's machinery, on a line of a thousand characters.
+            text = re.split(r" \(configured timeouts|, Timeout:|, Topology|, full error", str(error), maxsplit=1)[0]
+            raise StorageError(f"MongoDB at {self._where}: {text}") from error
         except gridfs.NoFile as error:
             raise StorageError(f"MongoDB at {self._where} has lost a buffer: {error}") from error
         self._is_away = False

@@ -82,6 +82,8 @@ class SqliteFile:
         self._reader: sqlite3.Connection | None = None
         self._records = 0
         self._bytes = 0
+        # What was found while it was used; the next opening sets it aside.
+        self._damage = ""
 
     # --- opening ---
 
@@ -92,24 +94,29 @@ class SqliteFile:
         try:
             files.private_directory(self._path.parent)
             try:
-                self._writer = self._connect()
-                self._migrate(self._writer)
-            except (sqlite3.DatabaseError, _NotOurs) as error:
-                if _is_passing(error):
+                highest = self._begin()
+            except (sqlite3.DatabaseError, _Unusable) as error:
+                if not _is_damage(error):
                     raise
                 self.close()
                 self._set_aside(str(error))
                 is_anew = True
-                self._writer = self._connect()
-                self._migrate(self._writer)
-            highest, self._records, self._bytes = self._writer.execute(
-                "SELECT coalesce(max(id), 0), count(*), coalesce(sum(size), 0) FROM tasks"
-            ).fetchone()
+                highest = self._begin()
         except (sqlite3.Error, OSError, StorageError) as error:
             self.close()
             raise StorageError(f"{self._path} cannot be opened: {error}") from error
         if is_anew:
             raise StartedAnew
+        return highest
+
+    def _begin(self) -> int:
+        if self._damage:
+            raise _Unusable(self._damage)
+        self._writer = self._connect()
+        self._migrate(self._writer)
+        highest, self._records, self._bytes = self._writer.execute(
+            "SELECT coalesce(max(id), 0), count(*), coalesce(sum(size), 0) FROM tasks"
+        ).fetchone()
         return int(highest)
 
     def _connect(self) -> sqlite3.Connection:
@@ -124,9 +131,9 @@ class SqliteFile:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != schema.APPLICATION:
-            raise _NotOurs("it is the database of another program")
+            raise _Unusable("it is the database of another program")
         if version > schema.VERSION:
-            raise _NotOurs(f"it has version {version} of the schema, and this release knows up to {schema.VERSION}")
+            raise _Unusable(f"it has version {version} of the schema, and this release knows up to {schema.VERSION}")
         if not tables:
             # Must come before the first table (https://sqlite.org/pragma.html#pragma_auto_vacuum).
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -153,6 +160,7 @@ class SqliteFile:
             with contextlib.suppress(FileNotFoundError):
                 source.rename(target.with_name(target.name + ending))
         self.set_aside.append(target)
+        self._damage = ""
         log.error("%s cannot be used (%s): it is kept as %s, and a new one is begun", self._path, why, target.name)
 
     # --- the writer's thread ---
@@ -214,8 +222,8 @@ class SqliteFile:
                     break
                 removed += culled
             if removed:
-                connection.execute("PRAGMA incremental_vacuum").fetchall()
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                # As a script: a single execute() frees one page of them.
+                connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             raise self._failure(error) from error
         return removed
@@ -313,13 +321,15 @@ class SqliteFile:
         return self._writer
 
     def _failure(self, error: sqlite3.Error) -> StorageError:
+        if _is_damage(error) and getattr(error, "sqlite_errorname", "") != "SQLITE_ERROR":
+            self._damage = str(error)
         is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
         hint = f"Make room on the file system of {self._path.parent}; it goes on by itself then." if is_full else ""
         return StorageError(f"{self._path}: {error}", hint=hint)
 
 
-class _NotOurs(Exception):
-    """The file is sound, and must be left alone."""
+class _Unusable(Exception):
+    """The file is not ours, or was found to be damaged: it must be left alone."""
 
 
 @contextlib.contextmanager
@@ -335,11 +345,13 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _is_passing(error: Exception) -> bool:
-    """Say whether the file may be good: it is locked, cannot be read, or the disk is full."""
-    if isinstance(error, _NotOurs):
-        return False
-    return getattr(error, "sqlite_errorname", "").split("_")[1:2] not in (["CORRUPT"], ["NOTADB"], ["ERROR"])
+def _is_damage(error: Exception) -> bool:
+    """Say whether it will not go away: locked files, full disks and failing reads may."""
+    if isinstance(error, _Unusable):
+        return True
+    name = getattr(error, "sqlite_errorname", "")
+    # SQLITE_ERROR: the schema is not what its version says.
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or name == "SQLITE_ERROR"
 
 
 def _translated(query: Query) -> tuple[str, list[Any], bool]:
