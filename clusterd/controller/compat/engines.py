@@ -261,7 +261,11 @@ class Engines:
             status = STATUS_UNMET
         finished = jupyter.seconds_of(header.date) or time.time()
         started = jupyter.seconds_of(metadata.started) if isinstance(metadata.started, str) else None
-        body = jupyter.pack_reply(jupyter.Reply(message.metadata, message.content, message.header))
+        # Signed for the parent header as the engine writes it down again; most write what they read, byte by byte.
+        payload = self._edge.tasks.payloads.get(task)
+        is_same = payload is not None and payload.origin is not None and payload.origin.header == message.parent
+        signature = message.signature if is_same else b""
+        body = jupyter.pack_reply(jupyter.Reply(message.metadata, message.content, message.header, signature))
         count = len(message.buffers)
         return Result(task, attempt, status, started or finished, finished, "", "", body, count), message.buffers
 
