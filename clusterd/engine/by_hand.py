@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from clusterd.engine.options import Options
+    from clusterd.engine.shell import EngineShell
 
 SET = "hand"
 """The set of all engines that were started by hand; the slot is the pid: sets of a profile number theirs from 0."""
@@ -71,9 +72,13 @@ def main(argv: Sequence[str]) -> int:
         _identify(spec, uuid, slot, name)
         helper = _start_helper(spec)
         try:
+            shell = build_shell()
+            engine.warm_for(path, shell)
+            if options.is_launched:
+                _run_python_startup(shell)
             return engine.run(
                 name=name,
-                shell=build_shell(),
+                shell=shell,
                 output=output,
                 connection_file=path,
                 runtime_dir=runtime,
@@ -106,6 +111,13 @@ def _connection_file(options: Options, runtime: Path) -> Path:
         sys.stderr.write(f"clusterd engine: waits up to {options.timeout:g} s for {path}\n")
         _await_file(path, options.timeout)
     return path
+
+
+def _run_python_startup(shell: EngineShell) -> None:
+    """Run the file that PYTHONSTARTUP names, as engines of ipyparallel do: a failure is shown, and the engine goes on."""
+    path = os.environ.get("PYTHONSTARTUP", "")
+    if path and Path(path).is_file():
+        shell.safe_execfile(path, shell.user_ns)
 
 
 def _say_registered(number: int) -> None:

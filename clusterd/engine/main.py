@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from clusterd.core.model.launch import AgentSpec
     from clusterd.engine.shell import EngineShell
 
-__all__ = ["build_shell", "main", "rehearse", "run_forked", "warm_stock", "warm_transport"]
+__all__ = ["build_shell", "main", "rehearse", "run_forked", "warm_for", "warm_stock", "warm_transport"]
 
 # An agent that is alive ends its engines itself when its own time without a controller is over.
 _AFTER_AGENT = 60.0
@@ -164,19 +164,31 @@ def warm_stock(shell: EngineShell) -> None:
     rehearsal.rehearse(shell)
 
 
+def warm_for(connection_file: Path, shell: EngineShell) -> None:
+    """The same where the file says that stock clients may come: the first task would wait for it otherwise, which users measure."""
+    # Without ipyparallel, tasks of such clients fail with what to install: later, and for those who send some.
+    with contextlib.suppress(ClusterdError):
+        if _read(connection_file).stock is not None:
+            warm_stock(shell)
+
+
 def read_endpoints(path: Path) -> NativeEndpoints:
     """What the connection file says now.
 
     Raises:
         ClusterdError: it is missing, open to others, or not ours.
     """
+    return _read(path).clusterd
+
+
+def _read(path: Path) -> connection.ConnectionFile:
     try:
         data = files.read_private(path)
     except OSError as error:
         raise ConnectionFileError(
             f"{path} cannot be read: {error.strerror}", hint="It is there while a controller runs."
         ) from error
-    return connection.decode(data, str(path)).clusterd
+    return connection.decode(data, str(path))
 
 
 def _prepare(late: Sequence[str], startup: Startup, shell: EngineShell) -> bool:
