@@ -59,14 +59,14 @@ def look() -> Before:
     )
 
 
-def find(before: Before, *, strict: bool) -> list[str]:
-    """Return a line for each thing left behind, after waiting at most PATIENCE for it to go; processes are then killed.
+def find(before: Before, *, strict: bool, patience: float = PATIENCE) -> list[str]:
+    """Return a line for each thing left behind, after waiting at most `patience` seconds for it to go; processes are then killed.
 
     Args:
         before: what `look` returned.
         strict: also search for processes that left the tree, for open descriptors and for files.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     found = [f"thread {thread.name}" for thread in _threads_left(before, deadline)]
     found += _processes_left(before, deadline, strict=strict)
     if strict:

@@ -84,7 +84,7 @@ def render(results: dict[str, list[ModuleRun]], facts: dict[str, str]) -> str:
         "",
         "The tests are those of ipyparallel's wheel, unchanged; those that apply to a foreign controller and engine are chosen in",
         "`tests/compat/suite/classes.tsv`. *flaky*: failed, and passed when it was run again, alone. *left behind*: processes, threads and",
-        "directories that were still there three seconds after a module.",
+        "directories that were still there ten seconds after a module.",
     ]
     lines += ["", "| pair | tests | passed | flaky | failed | skipped | expected failures |", "|---|" + "---:|" * 6]
     for pair, runs in results.items():

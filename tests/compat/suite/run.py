@@ -115,7 +115,8 @@ def run_module(
         is_timed_out = run_pytest(module, pair, place, out / f"{module}.log", list(only), limit)
     finally:
         seconds = time.monotonic() - started
-        left = leftovers.find(before, strict=True)
+        # The helper of an engine that crashed while its controller was being ended tries for 5 s to report it.
+        left = leftovers.find(before, strict=True, patience=10.0)
     found = ModuleRun(module, round(seconds, 1), is_timed_out, left, starts(place / "started"))
     found.tests = read_report(place / "report.xml") or read_log(out / f"{module}.log")
     shutil.rmtree(place, ignore_errors=True)
