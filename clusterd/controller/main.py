@@ -184,8 +184,8 @@ class Controller:
         self, bound: sockets.Listening, stock: StockSockets | None, wakeup: int
     ) -> tuple[Loop, dict[str, Endpoint]]:
         spec = self._spec
-        # `database: none` keeps just what recognises repeats; the bytes of results are never kept in either.
-        max_records = spec.records.tasks if spec.database == "memory" else MIN_RECORDS
+        # `database: none` keeps just what recognises repeats; the scheduler never keeps the bytes of results.
+        max_records = MIN_RECORDS if spec.database == "none" else spec.records.tasks
         scheduler = Scheduler(
             Settings(
                 max_records=max_records,
@@ -252,6 +252,7 @@ class Controller:
                 shut_down=shut_down,
                 counters=bound.counters.setdefault("stock", Counter()),
                 has_digests=has_digests,
+                ip=spec.ip,
                 is_curve=spec.stock == "curve",
                 store=self.store,
             )
