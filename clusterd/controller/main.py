@@ -128,7 +128,8 @@ class Controller:
     def _open_store(self) -> TaskStore:
         spec = self._spec
         directory = Path(spec.profile_dir) / "db"
-        return open_store(spec.database, directory, spec.records, spec.sqlite, spec.mongodb, spec.cluster)
+        kept = (spec.records, spec.sqlite, spec.mongodb)
+        return open_store(spec.database, directory, *kept, cluster=spec.cluster, cluster_id=spec.cluster_id)
 
     def _serve(
         self,

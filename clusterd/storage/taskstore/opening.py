@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from clusterd.storage.taskstore.base import TaskStore
 
 DATABASES: Final = ("memory", "sqlite", "mongodb", "none")
-FILE: Final = "tasks.db"
 
 
 def open_store(
@@ -25,6 +24,7 @@ def open_store(
     sqlite: SqliteRecords,
     mongodb: MongodbRecords,
     cluster: str = "default",
+    cluster_id: str = "",
 ) -> TaskStore:
     """Open a store.
 
@@ -35,6 +35,7 @@ def open_store(
         sqlite: bounds of a file.
         mongodb: which server.
         cluster: name of the cluster: those that share a server have collections of their own.
+        cluster_id: tells those apart that share a state directory; empty for one that has it alone.
 
     Raises:
         StorageError: it cannot be opened.
@@ -47,10 +48,15 @@ def open_store(
         case "sqlite":
             from clusterd.storage.taskstore.sqlite import SqliteStore  # noqa: PLC0415 - a ms that most need not pay
 
-            return SqliteStore(directory / FILE, ttl=sqlite.ttl, max_bytes=sqlite.max_size)
+            return SqliteStore(directory / file_name(cluster_id), ttl=sqlite.ttl, max_bytes=sqlite.max_size)
         case "mongodb":
             from clusterd.storage.taskstore.mongodb import open_mongodb  # noqa: PLC0415 - an extra
 
-            return open_mongodb(mongodb, cluster)
+            return open_mongodb(mongodb, f"{cluster}-{cluster_id}" if cluster_id else cluster)
         case _:
             raise StorageError(f"database {database!r} is none of {', '.join(DATABASES)}")
+
+
+def file_name(cluster_id: str) -> str:
+    """The file in the directory `db`."""
+    return f"tasks-{cluster_id}.db" if cluster_id else "tasks.db"
