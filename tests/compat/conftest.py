@@ -159,18 +159,18 @@ def engine(join) -> StockEngine:
 
 
 @pytest.fixture
-def real_engine(isolated, controller) -> Iterator[Callable[[str], Program]]:
+def real_engine(isolated, controller) -> Iterator[Callable[..., Program]]:
     """Start an engine process: `ours` or `stock`; which id it got is known from the client."""
     running: list[Program] = []
 
-    def begin(kind: str) -> Program:
+    def begin(kind: str, python: Path | str = sys.executable) -> Program:
         log = isolated.root / f"engine{len(running)}.log"
         words = ["clusterd", "engine", "--file"] if kind == "ours" else ["ipyparallel.engine", "--file"]
         word = str(controller.engine_file)
         words = (
             [*words, word] if kind == "ours" else [words[0], f"--file={word}", f"--profile-dir={controller.profile}"]
         )
-        running.append(Program(log, sys.executable, "-m", *words))
+        running.append(Program(log, str(python), "-m", *words))
         return running[-1]
 
     yield begin
