@@ -104,7 +104,7 @@ def check_executor(client):
 
 def check_abort_and_clear(client):
     view = client[0]
-    view.block = False
+    view.block = True
     view["kept"] = 1
     client.clear(targets=[0], block=True)
     try:
