@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.controller.compat.announcements import Announcements
 from clusterd.controller.compat.control import Control
+from clusterd.controller.compat.dask import DaskScheduler
 from clusterd.controller.compat.intake import Intake
 from clusterd.controller.compat.names import name_of
 from clusterd.controller.compat.outbox import Outbox
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.output import Output
     from clusterd.controller.compat.sessions import Session
     from clusterd.storage.taskstore.row import TaskRow
+
+    Answer = tuple[str, dict[str, Any], list[Any]]
 
 END_AFTER: Final = 1.0
 """Seconds between the answer to a shutdown_request and the end."""
@@ -59,6 +62,7 @@ class Clients:
         )
         # Whose question is being answered, and when it came.
         self._asking: tuple[Session, float]
+        self._dask = DaskScheduler(edge.ip, is_curve=edge.is_curve)
         self._next_sweep = 0.0
         # When the controller is to end because a client asked for it, and who asked.
         self._ends_at: float | None = None
@@ -70,23 +74,42 @@ class Clients:
         """A client asks the controller something: each question gets one answer."""
         session = self.sessions.heard(header, now)
         self._asking = (session, now)
+        if header.msg_type == "become_dask_request":
+            self._become_dask(session, message, now)
+            return
         try:
-            reply_type, content, buffers = self._answer(header, message.content, now)
+            answer = self._answer(header, message.content, now)
         except Refused as refused:
-            reply_type, content, buffers = "hub_error", error_content(refused.ename, refused.evalue), []
+            answer = _refusal(refused)
+        self._reply(session, message, answer, now)
+        if self._ends_at is not None and header.msg_type == "shutdown_request":
+            self.announcements.close()
+
+    def _reply(self, session: Session, message: jupyter.Message, answer: Answer, now: float) -> None:
+        reply_type, content, buffers = answer
         parts = self._edge.sealed(
             self._edge.header(reply_type, time.time()), message.header, jupyter.EMPTY, jupyter.json_of(content)
         )
         self.outbox.send(session, "registration", [*message.identities, *parts, *buffers], now, is_needed=False)
-        if self._ends_at is not None and header.msg_type == "shutdown_request":
-            self.announcements.close()
 
-    def _answer(self, header: jupyter.Header, content: bytes, now: float) -> tuple[str, dict[str, Any], list[Any]]:
+    def _become_dask(self, session: Session, message: jupyter.Message, now: float) -> None:
+        def tell(said: dict[str, Any] | Refused) -> None:
+            answer = (
+                _refusal(said) if isinstance(said, Refused) else ("become_dask_reply", {"status": "ok", **said}, [])
+            )
+            self._reply(session, message, answer, self._edge.operations.now)
+
+        self._dask.start(jupyter.dict_of(message.content, "content").get("scheduler_args"), tell, now)
+
+    def _answer(self, header: jupyter.Header, content: bytes, now: float) -> Answer:
         if header.msg_type == "shutdown_request":
             if self._ends_at is None:
                 self._ends_at = now + END_AFTER
                 self._ends_for = header.username
             return "shutdown_reply", {"status": "ok"}, []
+        if header.msg_type == "stop_distributed_request":
+            self._dask.stop(now)
+            return "stop_distributed_reply", {"status": "ok"}, []
         return self._queries.answer(header.msg_type, jupyter.dict_of(content, "content"))
 
     def _completed(self) -> Mapping[int, int]:
@@ -107,12 +130,13 @@ class Clients:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        due = [at for at in (self.outbox.next_deadline(), self._ends_at) if at is not None]
+        due = [at for at in (self.outbox.next_deadline(), self._dask.next_deadline(), self._ends_at) if at is not None]
         return min(due, default=None)
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self.outbox.tick(now)
+        self._dask.tick(now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self.sessions.tick(now)
@@ -130,4 +154,9 @@ class Clients:
 
     def close(self, _now: float) -> None:
         """Say goodbye."""
+        self._dask.close()
         self.announcements.close()
+
+
+def _refusal(refused: Refused) -> Answer:
+    return "hub_error", error_content(refused.ename, refused.evalue), []

@@ -39,6 +39,7 @@ class Edge:
         shut_down: ends the controller, with a reason.
         counters: of what was dropped, by reason; for status.
         has_digests: frames on the native engine link need digests.
+        ip: that the sockets are bound to.
         is_curve: who reaches these sockets has proved that it may; ipcontroller's peers have no key then, and sign nothing.
         store: of the records of tasks.
     """
@@ -55,6 +56,7 @@ class Edge:
         shut_down: Callable[[str], None],
         counters: Counter[str],
         has_digests: bool,
+        ip: str,
         is_curve: bool,
         store: TaskStore,
     ) -> None:
@@ -67,7 +69,8 @@ class Edge:
         self.shut_down = shut_down
         self.counters = counters
         self.has_digests = has_digests
-        self._is_curve = is_curve
+        self.ip = ip
+        self.is_curve = is_curve
         self.store = store
         # Session of messages that the controller makes itself.
         self.session = secrets.token_hex(16)
@@ -96,7 +99,7 @@ class Edge:
         """A message that may be acted on; None for one that may not, which is counted."""
         try:
             message = jupyter.split(frames)
-            if message.signature or not self._is_curve:
+            if message.signature or not self.is_curve:
                 self.signer.check(message)
         except jupyter.Replayed:
             self.counters["replayed"] += 1

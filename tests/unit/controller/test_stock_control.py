@@ -224,7 +224,7 @@ def test_what_was_dropped_is_counted_in_status(world, client, engine):
 
 @pytest.mark.parametrize("has_answer", [True, False])
 def test_who_has_come_through_curve_needs_no_signature(client, monkeypatch, has_answer):
-    monkeypatch.setattr(client.world.loop.front._edge, "_is_curve", has_answer)
+    monkeypatch.setattr(client.world.loop.front._edge, "is_curve", has_answer)
     client.send("registration", "connection_request", signature=b"")
     assert len(client.heard("registration")) == has_answer
 
