@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import clusterd
 from clusterd.errors import EngineLost, TaskError, TaskNotSendable, TaskTimeout
+from tests.compat.conftest import Program
 from tests.compat.test_client8 import PYTHON as PYTHON8
 from tests.waiting import until
 
@@ -189,3 +191,24 @@ def test_an_engine_of_version_8_without_cloudpickle(native, real_engine):
     assert native[0].execute("len(x)", block=True).text == "2"
     with pytest.raises(TaskNotSendable, match="has no cloudpickle"):
         native[0].apply_sync(lambda: 1)
+
+
+def test_engines_go_on_with_the_next_controller(start, isolated):
+    """ipengine does not register again: it beats, and that is enough."""
+    first = start("--reuse")
+    log = isolated.root / "engine.log"
+    words = ["-m", "ipyparallel.engine", f"--file={first.engine_file}", f"--profile-dir={first.profile}"]
+    engine = Program(log, sys.executable, *words)
+    try:
+        with clusterd.Client(first.profile) as native:
+            native.wait_for_engines(1, timeout=30)
+            native[0]["x"] = 7
+            secrets = first.profile / "security" / "controller-secrets.json"
+            until(lambda: '"stock_engines":{"' in secrets.read_text(), "it is written down")
+            first.process.kill()
+            first.process.wait()
+            start("--reuse")
+            assert native[0].pull("x", block=True) == 7
+            assert native.ids == [0]
+    finally:
+        engine.end()
