@@ -30,6 +30,7 @@ class Secrets(msgspec.Struct):
     """What outlives a controller with `reuse`. Keys in hex; `next_engine_id` because wire ids are never used twice.
 
     `places`: where there are agents, for the successor of a controller that was killed; None where nobody has written it.
+    `stock_engines`: ids of stock engines by their names: these do not register again, they just go on beating.
     """
 
     client_key: str
@@ -40,6 +41,7 @@ class Secrets(msgspec.Struct):
     ports: dict[str, int] = {}
     next_engine_id: int = 0
     places: list[str] | None = None
+    stock_engines: dict[str, int] = {}
     stock_key: str = msgspec.field(default_factory=lambda: secrets.token_hex(32))
 
     @property

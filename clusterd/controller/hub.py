@@ -61,7 +61,7 @@ class Hub:
         self._promised: set[int] = set()
         # Agents by launch id, also those whose connection is lost; one goes when another takes over its engines or says goodbye.
         self.agents: dict[str, Agent] = {}
-        # True when `places` has changed since somebody cleared this.
+        # True when `places`, or who has come through a door, has changed since somebody cleared this.
         self.has_other_places = False
         self.notices = Notices(self, work)
         self.watch = Watch(self, work, liveness or Liveness())
@@ -181,6 +181,7 @@ class Hub:
         self._promised.discard(engine.id)
         self.engines[engine.uuid] = self.engines_by_id[engine.id] = engine
         self.notices.changed(engine)
+        self.has_other_places = True
         self._work.engine_admitted(engine, now)
         self.watch.engine_attached(engine, now)
         log.info(
@@ -354,6 +355,7 @@ class Hub:
             engine.connection.endpoint.forget(engine.connection)
             engine.connection = None
         if engine.door is not None:
+            self.has_other_places = True
             engine.door.lost(engine, now)
         self.watch.engine_left(engine, now)
         self.notices.gone(engine, end.cause)

@@ -179,6 +179,7 @@ class Controller:
                 # Engines are stopped before their controller: the cluster's life is over, and the next one counts from 0.
                 self._secrets.next_engine_id = 0
                 self._secrets.places = []
+                self._secrets.stock_engines = {}
             self._keep_secrets()
 
     def _assemble(
@@ -230,6 +231,8 @@ class Controller:
         def remember() -> None:
             # One that is killed while it recovers leaves its successor as much to wait for.
             self._secrets.places = sorted({*hub.places, *recovery.places(time.monotonic())})
+            if loop.front is not None:
+                self._secrets.stock_engines = loop.front.engines.known
             if self._spec.reuse:
                 self._keep_secrets()
 
@@ -258,6 +261,9 @@ class Controller:
                 store=self.store,
             )
             loop.front = Front(edge)
+            loop.front.engines.expect(self._secrets.stock_engines)
+            for wire_id in self._secrets.stock_engines.values():
+                recovery.stock_engine_expected(wire_id)
         for name, server in bound.servers.items():
             key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(

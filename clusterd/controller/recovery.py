@@ -34,6 +34,8 @@ class Recovery:
         self._places: set[str] | None = None if places is None else set(places)
         # Wire ids of engines that were listed and have not said yet what they hold.
         self._engines: set[int] = set()
+        # True where one of them is a stock engine, which speaks when it is asked: once a period of seconds.
+        self._has_stock = False
         self._is_over = started is None
 
     def is_over(self, now: float) -> bool:
@@ -50,7 +52,7 @@ class Recovery:
     @property
     def deadline(self) -> float:
         """When it is over whoever has not spoken, as far as is known now."""
-        return self._started + (AGENT_SECONDS if self._places else PEER_SECONDS)
+        return self._started + (AGENT_SECONDS if self._places or self._has_stock else PEER_SECONDS)
 
     def agent_reported(self, place: str) -> None:
         """The agent's inventory is in, and what it knew of deaths."""
@@ -61,6 +63,11 @@ class Recovery:
         """An agent lists an engine that has not attached."""
         if state.state != "running" or state.has_results:
             self._engines.add(engine)
+
+    def stock_engine_expected(self, engine: int) -> None:
+        """A stock engine of the predecessor's is to beat again."""
+        self._engines.add(engine)
+        self._has_stock = True
 
     def engine_settled(self, engine: int) -> None:
         """It has attached, and said what it holds; or it is dead."""

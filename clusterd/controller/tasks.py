@@ -73,7 +73,7 @@ class Tasks:
         # Writes down what becomes of tasks; None where nothing is kept.
         self.recorder: Recorder | None = None
         # Takes what tasks of stock clients show while they run.
-        self.on_published: Callable[[Engine, Published, Sequence[Any], float], None] = lambda *_: None
+        self.on_published: Callable[[Engine, Published, Sequence[Any], Sequence[bytes], float], None] = lambda *_: None
 
     # --- from clients ---
 
@@ -232,7 +232,7 @@ class Tasks:
             elif type(message) is Published:
                 if self.recorder is not None:
                     self.recorder.published(self.payloads.get(message.task), message)
-                self.on_published(engine, message, frames.take(message.frames)[0], now)
+                self.on_published(engine, message, *frames.take(message.frames), now)
             elif type(message) is NotRun:
                 handle_into(events.TaskNotRun(message.task, engine.id, message.attempt), now, out)
             elif type(message) is NeedFunction:
@@ -297,6 +297,7 @@ class Tasks:
 
     def engine_admitted(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
+        self._recovery.engine_settled(engine.id)
         # One task at a time: what waits can still be aborted, moved on, or given to another engine.
         event = events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1)
         self._handle(event, now)
@@ -350,6 +351,10 @@ class Tasks:
         deadline = self.scheduler.next_deadline()
         if deadline is not None and now >= deadline:
             self._handle(events.Tick(), now)
+
+    def is_recovering(self, now: float) -> bool:
+        """True while engines of the controller before this one may still come back."""
+        return not self._recovery.is_over(now)
 
     def settle(self, now: float) -> None:
         """Place what this turn's events made placeable; once a turn, because a batch known in full is spread better."""

@@ -24,7 +24,7 @@ from clusterd.core.wire.session import payload_digest
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.output import Output
@@ -99,6 +99,15 @@ class Engines:
             self._registration.request(message, now)
         else:
             self._registration.unregister(message, now)
+
+    @property
+    def known(self) -> dict[str, int]:
+        """Names and ids of all that are there, or may come back: what a successor is to `expect`."""
+        return self._registration.known
+
+    def expect(self, known: Mapping[str, int]) -> None:
+        """Take back engines of an earlier controller when they beat: they do not register again."""
+        self._registration.expect(known)
 
     # --- doors.EngineDoor ---
 

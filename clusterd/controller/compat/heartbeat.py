@@ -58,7 +58,8 @@ class Heartbeat:
         self._owner = owner
         self._hearts: dict[bytes, Heart] = {}
         self._next_ping = 0.0
-        self._number = 0
+        # How many pings there were.
+        self.pings_sent = 0
         self._pings: tuple[bytes, bytes] = (b"", b"")
         edge.listen("hb_pong", self._pong)
 
@@ -86,9 +87,9 @@ class Heartbeat:
         self._next_ping = now + self._edge.ping
         for name, heart in list(self._hearts.items()):
             self._look(name, heart, now)
-        self._number += 1
+        self.pings_sent += 1
         # In the form of ipcontroller's, an ASCII decimal number; engines send back whatever it is.
-        ping = b"%d.0" % self._number
+        ping = b"%d.0" % self.pings_sent
         self._pings = (ping, self._pings[0])
         self._edge.sockets.send("hb_ping", [ping])
 

@@ -19,6 +19,8 @@ from clusterd.controller.peers import Engine, Loss
 from clusterd.core.wire import jupyter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.doors import EngineDoor
 
@@ -30,6 +32,8 @@ MAX_ID: Final = 2**31 - 1
 MAX_GIVEN_UP: Final = 4096
 """Engines that may come back after they were given up."""
 MIN_JOINING: Final = 30.0
+EXPECTED_BEATS: Final = 20
+"""An engine of an earlier controller that has answered none of so many pings is not waited for by the next one."""
 LAST_WORDS: Final = 0.1
 """Seconds between the news of a death and the loss of an engine that was at work: its result comes by another connection."""
 
@@ -54,12 +58,27 @@ class Registration:
         self._door = door
         self._hearts = Heartbeat(edge, self)
         self._joining: dict[bytes, Joining] = {}
-        # Ids of engines that were silent for too long, oldest first.
+        # Ids of engines that were silent for too long, or are an earlier controller's, oldest first.
         self._given_up: OrderedDict[bytes, int] = OrderedDict()
+        # Those of an earlier controller, for the first beats of this one.
+        self._expected: set[bytes] = set()
         # Engines that are said to be gone, and when they are to be lost.
         self._leaving: dict[bytes, tuple[float, Loss]] = {}
         # Engines that were told to end, and by what.
         self._told: dict[bytes, str] = {}
+
+    @property
+    def known(self) -> dict[str, int]:
+        """Names and ids of all that are there, or were there lately at an earlier controller."""
+        engines = {name: engine.id for name, engine in self._edge.hub.engines.items() if engine.door is self._door}
+        engines.update((name, self._given_up[name]) for name in self._expected if name in self._given_up)
+        return {name.decode("ascii"): wire_id for name, wire_id in engines.items()}
+
+    def expect(self, known: Mapping[str, int]) -> None:
+        """These were there at an earlier controller: as good as given up, until they beat."""
+        for name, wire_id in known.items():
+            self._give_up(name.encode(), wire_id)
+            self._expected.add(name.encode())
 
     # --- what engines and nannies say ---
 
@@ -180,13 +199,16 @@ class Registration:
         if engine is None:
             return
         seconds = MISSES * self._edge.ping + self._hearts.grace
-        self._given_up[name] = engine.id
-        self._edge.hub.keep_id(engine.id)
-        if len(self._given_up) > MAX_GIVEN_UP:
-            _, wire_id = self._given_up.popitem(last=False)
-            self._edge.hub.break_promise(wire_id)
+        self._give_up(name, engine.id)
         cause = f"its heart has not beaten for some {seconds:.3g} s"
         self._edge.hub.watch.engine_exited(engine, Loss(cause), now)
+
+    def _give_up(self, name: bytes, wire_id: int) -> None:
+        self._given_up[name] = wire_id
+        self._edge.hub.keep_id(wire_id)
+        if len(self._given_up) > MAX_GIVEN_UP:
+            _, forgotten = self._given_up.popitem(last=False)
+            self._edge.hub.break_promise(forgotten)
 
     def lost(self, engine: Engine) -> None:
         """The hub has it no more, for whatever reason."""
@@ -213,6 +235,9 @@ class Registration:
             for name in [name for name, joining in self._joining.items() if joining.until <= now]:
                 log.warning("stock engine %s registered and never beat: forgotten", name.decode("ascii"))
                 self._let_go(name)
+            if self._expected and self._hearts.pings_sent > EXPECTED_BEATS:
+                self._expected.clear()
+                self._edge.hub.has_other_places = True
         self._hearts.tick(now)
 
     def _let_go(self, name: bytes) -> None:

@@ -437,3 +437,23 @@ def test_output_is_passed_on_as_it_is_and_only_when_it_is_signed(world, engine):
     welcome = engine.frames("iopub_welcome", {"subscription": ""})
     world.arrive("iopub_engine", welcome)
     assert world.sockets.take("iopub") == [welcome]
+
+
+# --- the next controller ---
+
+
+def test_engines_of_an_earlier_controller_come_back_by_a_beat(tmp_path):
+    world = StockWorld(tmp_path)
+    known, gone = StockEngine(world), StockEngine(world)
+    known.id, gone.id = 3, 4
+    world.loop.front.engines.expect({known.name: 3, gone.name: 4})
+    assert StockEngine(world).register(3)["id"] != 3
+    world.beat(known)
+    assert known.peer.id == 3
+    assert world.notices() == [("registration", 3, known.name)]
+    # The next one is to wait for both, and for the one that never came only a while.
+    assert world.loop.front.engines.known == {known.name: 3, gone.name: 4}
+    world.beat(known, periods=21)
+    assert world.loop.front.engines.known == {known.name: 3}
+    world.beat(known, gone)
+    assert gone.peer.id == 4
