@@ -147,7 +147,7 @@ class WrittenStore(TaskStore):
 
     def _run(self) -> None:
         pause = BACKOFF[0]
-        next_tidy = time.monotonic() + TIDY_SECONDS
+        next_tidy = time.monotonic()
         while True:
             with self._changed:
                 if not self._dirty and not self._purged and not self._is_closing:
