@@ -69,7 +69,7 @@ class Tasks:
         # True while the scheduler has taken events since it last placed tasks.
         self._is_unsettled = False
         self._limits = limits
-        self._recovery = recovery
+        self.recovery = recovery
         # Writes down what becomes of tasks; None where nothing is kept.
         self.recorder: Recorder | None = None
         # Takes what tasks of stock clients show while they run.
@@ -116,7 +116,7 @@ class Tasks:
     ) -> None:
         """Give a task to the scheduler, or park it; `out` is empty before and after: a list is not made for each."""
         waits = message.is_offered_again or message.target is not None or (self._parking.has_offers and message.options)
-        if waits and not self._recovery.is_over(now):
+        if waits and not self.recovery.is_over(now):
             # With a target: its engine may not be back yet, and must get the work in the order in which it was asked for.
             # With options: it may depend on one that waits here.
             parked = Parked(client, message, frames, digests, size_of(message, frames))
@@ -161,7 +161,7 @@ class Tasks:
             payload = self.payloads[message.task] = Payload(message, client.handle, frames, digests, origin)
             if self.recorder is not None and not self.scheduler.has_ended(message.task):
                 self.recorder.accepted_stock(payload, event.target, now)
-        self._handle(event, now)
+        self.handle(event, now)
 
     def _await_function(self, parked: Parked) -> None:
         digest, client = parked.message.function, parked.client
@@ -271,60 +271,59 @@ class Tasks:
 
     def client_attached(self, client: Client, now: float) -> None:
         """See `work.Work`."""
-        self._handle(events.ClientAttached(client.handle, self._limits.max_tasks, self._limits.max_task_bytes), now)
-        self._handle(events.ClientReturned(client.handle), now)
+        self.handle(events.ClientAttached(client.handle, self._limits.max_tasks, self._limits.max_task_bytes), now)
+        self.handle(events.ClientReturned(client.handle), now)
         if client.data is not None:
             for digest in self._parking.needed_by(client):
                 client.data.say(NeedFunction(digest), 16)
 
     def client_disconnected(self, client: Client, now: float) -> None:
         """See `work.Work`."""
-        self._handle(events.ClientDetached(client.handle), now)
+        self.handle(events.ClientDetached(client.handle), now)
 
     def client_gone(self, client: Client, reason: str, now: float) -> None:
         """See `work.Work`."""
         log.debug("%s: %s", client.name, reason)
-        self._handle(events.ClientForgotten(client.handle), now)
+        self.handle(events.ClientForgotten(client.handle), now)
         self._parking.forget(client.handle)
 
     def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
         """See `work.Work`."""
-        self._recovery.engine_settled(engine.id)
+        self.recovery.engine_settled(engine.id)
         if is_new:
-            self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
+            self.handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
         if message.held or not is_new:
-            self._handle(events.EngineInventory(engine.id, tuple(message.held)), now)
+            self.handle(events.EngineInventory(engine.id, tuple(message.held)), now)
 
     def engine_admitted(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
-        self._recovery.engine_settled(engine.id)
+        self.recovery.engine_settled(engine.id)
         # One task at a time: what waits can still be aborted, moved on, or given to another engine.
-        event = events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1)
-        self._handle(event, now)
+        self.handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1), now)
 
     def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
         """See `work.Work`."""
-        self._recovery.engine_listed(engine.id, state)
-        self._handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
+        self.recovery.engine_listed(engine.id, state)
+        self.handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot), now)
         if state.state == "running" and state.task:
-            self._handle(events.EngineInventory(engine.id, ((state.task, state.attempt),)), now)
+            self.handle(events.EngineInventory(engine.id, ((state.task, state.attempt),)), now)
 
     def engine_suspect(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
-        self._handle(events.EngineSuspected(engine.id), now)
+        self.handle(events.EngineSuspected(engine.id), now)
 
     def engine_returned(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
-        self._handle(events.EngineReturned(engine.id), now)
+        self.handle(events.EngineReturned(engine.id), now)
 
     def engine_lost(self, engine: Engine, end: Loss, now: float) -> None:
         """See `work.Work`."""
-        self._recovery.engine_settled(engine.id)
-        self._handle(events.EngineLost(engine.id, *end), now)
+        self.recovery.engine_settled(engine.id)
+        self.handle(events.EngineLost(engine.id, *end), now)
 
     def agent_reported(self, place: str) -> None:
         """See `work.Work`."""
-        self._recovery.agent_reported(place)
+        self.recovery.agent_reported(place)
 
     def is_busy(self, engine: Engine) -> bool:
         """See `work.Work`."""
@@ -337,12 +336,12 @@ class Tasks:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
         if self._parking.has_offers:
-            return self._recovery.deadline if deadline is None else min(deadline, self._recovery.deadline)
+            return self.recovery.deadline if deadline is None else min(deadline, self.recovery.deadline)
         return deadline
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        if self._parking.has_offers and self._recovery.is_over(now):
+        if self._parking.has_offers and self.recovery.is_over(now):
             fault.point("controller.recovery.before_release")
             out: list[AnyAction] = []
             self._is_unsettled = True
@@ -350,11 +349,7 @@ class Tasks:
                 self._submit(parked.client, parked.message, parked.frames, parked.digests, now, out)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and now >= deadline:
-            self._handle(events.Tick(), now)
-
-    def is_recovering(self, now: float) -> bool:
-        """True while engines of the controller before this one may still come back."""
-        return not self._recovery.is_over(now)
+            self.handle(events.Tick(), now)
 
     def settle(self, now: float) -> None:
         """Place what this turn's events made placeable; once a turn, because a batch known in full is spread better."""
@@ -382,21 +377,17 @@ class Tasks:
                 client.unwanted[task] = None
         while len(client.unwanted) > self._limits.max_tasks:
             del client.unwanted[next(iter(client.unwanted))]
-        event = events.AbortRequested(
-            client.handle, None if tasks is None else tuple(tasks), None if targets is None else tuple(targets)
-        )
-        return len(parked) + sum(type(action) is actions.Fail for action in self._handle(event, now))
+        named, aimed = None if tasks is None else tuple(tasks), None if targets is None else tuple(targets)
+        out = self.handle(events.AbortRequested(client.handle, named, aimed), now)
+        return len(parked) + sum(type(action) is actions.Fail for action in out)
 
     @property
     def parked(self) -> int:
         """How many tasks wait for their function or for the end of the recovery."""
         return len(self._parking)
 
-    def handle(self, event: events.AnyEvent, now: float) -> None:
+    def handle(self, event: events.AnyEvent, now: float) -> list[AnyAction]:
         """Give the scheduler any event and perform what it says."""
-        self._handle(event, now)
-
-    def _handle(self, event: events.AnyEvent, now: float) -> list[AnyAction]:
         out: list[AnyAction] = []
         self._is_unsettled = True
         self.scheduler.handle_into(event, now, out)

@@ -130,12 +130,13 @@ class Clients:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        due = [at for at in (self.outbox.next_deadline(), self._dask.next_deadline(), self._ends_at) if at is not None]
-        return min(due, default=None)
+        due = (self.outbox.next_deadline(), self.intake.next_deadline(), self._dask.next_deadline(), self._ends_at)
+        return min((at for at in due if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self.outbox.tick(now)
+        self.intake.tick(now)
         self._dask.tick(now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS

@@ -15,7 +15,7 @@ import msgspec
 from clusterd.controller.compat import broadcast
 from clusterd.controller.compat.names import find
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
-from clusterd.core.model.task import Dependency
+from clusterd.controller.compat.task_options import TaskOptions, strings
 from clusterd.core.scheduler import events
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STOCK, Submit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.replies import Replies
     from clusterd.controller.compat.sessions import Session, Sessions
+    from clusterd.controller.peers import Engine
     from clusterd.controller.submits import Payload
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ MAX_BUFFERS: Final = 1000
 MAX_BODY: Final = 8 * 1024**2
 """Bytes of the four dictionaries: they travel in a native header, which may have 16 MiB."""
 MAX_BYTES: Final = 2 * 1024**3 - 64 * 1024**2
+MAX_PARKED: Final = 10_000
+LOOK_SECONDS: Final = 0.02
 MAX_LABEL: Final = 256
 _HASHED_BYTES: Final = 64 * 1024
 """Of a function, for the key of its run times."""
-_TASK_BYTES: Final = 256
-"""What a dependency takes here."""
 
 
 class _Cell(msgspec.Struct):
@@ -67,6 +68,10 @@ class Intake:
         self._engines = engines
         # By wire id: all and only requests for one engine that have no answer, oldest first.
         self.direct: dict[int, dict[bytes, Origin]] = {}
+        # By the engine's name, in order: requests for engines of the controller before this one; and how many in all.
+        self._parked: dict[bytes, list[tuple[Session, Origin, jupyter.Message]]] = {}
+        self._parked_count = 0
+        self._looked_at = 0.0
         edge.listen("mux", self._mux)
         edge.listen("task", self._task)
         edge.listen("broadcast", self._broadcast)
@@ -105,12 +110,41 @@ class Intake:
                 self._engines.pass_on(engine, message, header, now)
             return
         origin = Origin("mux", route, message.header, header, metadata_of(message.metadata), name=name)
+        if name in self._parked or (engine is None and not self._edge.tasks.recovery.is_over(now)):
+            if self._parked_count < MAX_PARKED:
+                self._parked_count += 1
+                self._parked.setdefault(name, []).append((session, origin, message))
+                return
+            engine = None
+        self._direct(session, origin, message, engine, now)
+
+    def _direct(
+        self, session: Session, origin: Origin, message: jupyter.Message, engine: Engine | None, now: float
+    ) -> None:
         if engine is None:
-            text = f"there is no engine {name.decode('ascii', 'replace')!r} (any more)"
+            text = f"there is no engine {origin.name.decode('ascii', 'replace')!r} (any more)"
             self._replies.refuse(session, origin, "EngineError", text, now)
             return
         origin.target = engine.id
         self._accept(session, origin, message, message.metadata, engine.id, now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due."""
+        return self._looked_at + LOOK_SECONDS if self._parked else None
+
+    def tick(self, now: float) -> None:
+        """Let go on what waits for engines that may come back: their clients know them, and do not know that we are new."""
+        if not self._parked or now < self._looked_at + LOOK_SECONDS:
+            return
+        self._looked_at = now
+        is_recovering = not self._edge.tasks.recovery.is_over(now)
+        for name in list(self._parked):
+            engine = find(self._edge.hub, name)
+            if engine is not None or not is_recovering:
+                parked = self._parked.pop(name)
+                self._parked_count -= len(parked)
+                for session, origin, message in parked:
+                    self._direct(session, origin, message, engine, now)
 
     # --- any engine ---
 
@@ -127,13 +161,13 @@ class Intake:
         metadata = metadata_of(message.metadata)
         origin = Origin("task", message.identities[0], message.header, header, metadata)
         try:
-            options = _Options(metadata)
+            options = TaskOptions(metadata)
         except WireError as error:
             self._replies.refuse(session, origin, "InvalidDependency", str(error), now)
             return
         target: tuple[int, ...] | None = None
         if metadata.targets:
-            names = _strings(metadata.targets, "targets")
+            names = strings(metadata.targets, "targets")
             engines = [find(self._edge.hub, name.encode("utf-8", "replace")) for name in names]
             target = tuple(engine.id for engine in engines if engine is not None)
             if not target:
@@ -184,7 +218,7 @@ class Intake:
         metadata: bytes,
         target: int | tuple[int, ...] | None,
         now: float,
-        options: _Options | None = None,
+        options: TaskOptions | None = None,
         digests: Sequence[bytes] | None = None,
     ) -> None:
         task = jupyter.task_id(origin.msg_id)
@@ -230,29 +264,6 @@ class Intake:
         return [payload_digest(frame) for frame in buffers] if self._edge.has_digests else ()
 
 
-class _Options:
-    """What a balanced task asks for.
-
-    Raises:
-        WireError: something of it makes no sense.
-    """
-
-    __slots__ = ("after", "follow", "retries", "size", "timeout")
-
-    def __init__(self, metadata: Metadata) -> None:
-        self.after = _dependency(metadata.after, "after")
-        self.follow = _dependency(metadata.follow, "follow")
-        retries, timeout = metadata.retries or 0, metadata.timeout or None
-        if not isinstance(retries, int) or retries < 0:
-            raise WireError(f"retries: {retries!r} is no number of times")
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-            raise WireError(f"timeout: {timeout!r} is no time in seconds")
-        self.retries = min(retries, 2**31)
-        self.timeout = None if timeout is None else float(timeout)
-        dependencies = (self.after, self.follow)
-        self.size = _TASK_BYTES * sum(len(each.tasks) for each in dependencies if each is not None)
-
-
 def _function_of(task: bytes, message: jupyter.Message) -> bytes:
     """What its run time is remembered by."""
     if message.buffers:
@@ -272,26 +283,3 @@ def _stops_others(data: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return not content.silent and bool(content.stop_on_error)
-
-
-def _dependency(value: Any, what: str) -> Dependency | None:
-    if not value:
-        return None
-    if isinstance(value, dict):
-        ids = _strings(value.get("dependencies") or [], what)
-        if not ids:
-            return None
-        return Dependency(
-            tuple(map(jupyter.task_id, ids)),
-            bool(value.get("all", True)),
-            bool(value.get("success", True)),
-            bool(value.get("failure", False)),
-        )
-    ids = [value] if isinstance(value, str) else _strings(value, what)
-    return Dependency(tuple(map(jupyter.task_id, ids)))
-
-
-def _strings(value: Any, what: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"{what}: {value!r:.100} is no list of ids")
-    return value

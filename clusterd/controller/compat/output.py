@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd.controller.compat.names import name_of
 from clusterd.controller.compat.origin import Origin
 from clusterd.core.wire import jupyter
+from clusterd.core.wire.session import check_payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,8 +65,11 @@ class Output:
         metadata = jupyter.json_of({"engine": name_of(engine)})
         self._publish(engine, "status", origin.header, metadata, state, ())
 
-    def _published(self, engine: Engine, message: Published, frames: Sequence[Any], _now: float) -> None:
+    def _published(
+        self, engine: Engine, message: Published, frames: Sequence[Any], digests: Sequence[bytes], _now: float
+    ) -> None:
         try:
+            check_payload(list(digests), frames)
             payload = self._edge.tasks.payloads.get(message.task) if message.task else None
             origin = payload.origin if payload is not None else None
             if message.task and not isinstance(origin, Origin):

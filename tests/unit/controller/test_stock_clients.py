@@ -8,6 +8,7 @@ from clusterd.controller.compat import intake
 from clusterd.controller.peers import Loss
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
+from clusterd.core.wire.session import payload_digest
 from tests.unit.controller.stock import StockClient, StockWorld
 from tests.unit.controller.world import result_of
 
@@ -169,6 +170,48 @@ def test_work_of_an_engine_that_leaves_is_failed_by_the_notice_alone(world, clie
     assert world.notices() == [("registration", 0, name_of(engine)), ("unregistration", 0, name_of(engine))]
     assert client.heard("mux") == []
     assert record(client, header["msg_id"])["result_content"]["ename"] == "EngineError"
+
+
+@pytest.fixture
+def recovering(tmp_path):
+    return StockWorld(tmp_path, has_predecessor=True)
+
+
+def test_work_for_an_engine_that_may_come_back_waits_for_it_in_order(recovering):
+    client, uuid = StockClient(recovering), b"u" * 16
+    first = client.apply(uuid.hex())
+    assert client.heard("mux") == []
+    engine = recovering.engine(uuid)
+    second = client.apply(uuid.hex())
+    recovering.pass_time(0.1, 0.01)
+    done = [given["msg_id"] for _ in range(2) for given, _, _ in answer(engine)]
+    assert done == [first["msg_id"], second["msg_id"]]
+
+
+def test_work_for_one_that_does_not_is_refused_when_the_recovery_is_over(recovering, monkeypatch):
+    monkeypatch.setattr(intake, "MAX_PARKED", 1)
+    client = StockClient(recovering)
+    client.apply("f" * 32)
+    client.apply("f" * 32)
+    assert client.hear("mux").content["ename"] == "EngineError"
+    recovering.pass_time(10)
+    assert client.hear("mux").content["ename"] == "EngineError"
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_payload_has_digests_where_the_engines_link_needs_them(world, client, engine, monkeypatch, is_right):
+    front = world.loop.front
+    monkeypatch.setattr(front._edge, "has_digests", True)
+    header = client.apply(name_of(engine))
+    (payload,) = world.tasks.payloads.values()
+    assert payload.digests == [payload_digest(b"function"), payload_digest(b"arguments")]
+    (dispatch,) = engine.messages(m.Dispatch)
+    body = jupyter.pack_reply(jupyter.Reply(b"{}", b'{"status":"ok"}'))
+    result = result_of(dispatch, body, frames=1)
+    digests = [payload_digest(b"value" if is_right else b"another")]
+    world.tasks.receive_engine(world.hub.engines[engine.uuid], [result], [b"value"], digests, world.now)
+    reply = client.hear("mux")
+    assert (reply.parent, reply.status) == (header, "ok" if is_right else "error")
 
 
 def test_too_large_a_request_is_said_to_be_so(client, engine):
