@@ -6,6 +6,7 @@ The pairs run beside each other, each in a process of its own: most stock tests 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     add("--limit", type=float, default=MODULE_LIMIT, metavar="SECONDS", help="for each module (default: %(default)g)")
     add("--out", type=Path, metavar="DIR", help="where logs and results go (default: a temporary one)")
     add("--write-results", action="store_true", help=f"write {RESULTS.relative_to(run.ROOT)}")
+    add("--report", action="store_true", help="run nothing: report on the results in the --out directory")
     add("--run-only", action="store_true", help="keep the results in the --out directory, report nothing")
     arguments = parser.parse_args(argv)
     if not PYTHON.exists():
@@ -43,15 +45,8 @@ def main(argv: list[str]) -> int:
         for pair in arguments.pairs:
             one_pair(pair, modules, out, arguments.limit, arguments.only)
         return 0
-    words = ["--run-only", "--modules", *modules, "--limit", str(arguments.limit), "--out", str(out)]
-    words += ["--only", *arguments.only] if arguments.only else []
-    running = [
-        subprocess.Popen([sys.executable, "-m", "tests.compat.suite", "--pairs", pair, *words], cwd=run.ROOT)
-        for pair in arguments.pairs
-    ]
-    for process in running:
-        if process.wait():
-            return 2
+    if not arguments.report:
+        run_pairs(arguments, modules, out)
     results = {
         pair: [ModuleRun.from_json((out / pair / f"{module}.json").read_text()) for module in modules]
         for pair in arguments.pairs
@@ -59,14 +54,32 @@ def main(argv: list[str]) -> int:
     for pair, runs in results.items():
         print(f"\n{PAIRS[pair].title}\n" + "\n".join([*report.table(runs), *report.not_passed(pair, runs)]))
     if arguments.write_results:
-        command = " ".join(["make test-compat", *([f'ARGS="{" ".join(argv)}"'] if argv else [])])
+        asked = " ".join(["--pairs", *arguments.pairs, "--write-results"])
+        command = f'make test-compat ARGS="{asked}"'
         facts = {"day": time.strftime("%Y-%m-%d", time.gmtime()), "command": command, "packages": packages()}
         RESULTS.write_text(report.render(results, facts))
         print(f"written: {RESULTS}")
     wrong = report.unexplained({pair: runs for pair, runs in results.items() if pair != "stock"})
     if wrong:
         print("\nNot explained:\n" + "\n".join(wrong) + f"\nLogs: {out}", file=sys.stderr)
+    elif arguments.out is None:
+        shutil.rmtree(out)
     return 1 if wrong else 0
+
+
+def run_pairs(arguments: argparse.Namespace, modules: list[str], out: Path) -> None:
+    """Run the pairs beside each other.
+
+    Raises:
+        subprocess.CalledProcessError: the run of one has failed, whatever came of its tests.
+    """
+    words = ["--run-only", "--modules", *modules, "--limit", str(arguments.limit), "--out", str(out)]
+    words += ["--only", *arguments.only] if arguments.only else []
+    commands = [[sys.executable, "-m", "tests.compat.suite", "--pairs", pair, *words] for pair in arguments.pairs]
+    running = [subprocess.Popen(command, cwd=run.ROOT) for command in commands]
+    for process in running:
+        if status := process.wait():
+            raise subprocess.CalledProcessError(status, process.args)
 
 
 def one_pair(pair: str, modules: list[str], out: Path, limit: float, only: list[str]) -> None:
