@@ -47,7 +47,7 @@ class Outbox:
         self._next_try = 0.0
 
     def send(self, session: Session, channel: str, frames: list[Any], now: float, *, is_needed: bool = True) -> None:
-        """Send a message; `frames` begin with the routing id. `is_needed`: the outcome of a task, never dropped for want of room."""
+        """Send a message; `frames` begin with the routing id. `is_needed`: a result, never dropped for want of room."""
         key = (channel, frames[0])
         size = MESSAGE_BYTES + sum(map(len, frames))
         queue = session.waiting.get(key)

@@ -205,7 +205,8 @@ class Replies:
         header = self._edge.header(origin.reply_type, time.time())
         parts = self._edge.sealed(header, origin.header, metadata, content)
         hops = [origin.route, origin.name] if origin.name and origin.channel != "broadcast" else [origin.route]
-        self._outbox.send(session, origin.channel, [*hops, *parts, *frames], now)
+        # A flood of requests that cannot be done is bounded by what its sender reads of the answers, and by nothing else.
+        self._outbox.send(session, origin.channel, [*hops, *parts, *frames], now, is_needed=bool(frames))
 
     # --- coalesced broadcasts ---
 

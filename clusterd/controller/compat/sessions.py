@@ -10,6 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.core.scheduler import events
+from clusterd.errors import WireError
 
 if TYPE_CHECKING:
     from collections import deque
@@ -89,7 +90,7 @@ class Sessions:
         while len(self._by_name) >= MAX_SESSIONS:
             idle = [session for session in self._by_name.values() if not session.tasks]
             if not idle:
-                break
+                raise WireError(f"there are {MAX_SESSIONS} stock clients with unfinished work, and no room for another")
             self._forget(min(idle, key=lambda session: session.last_heard), "there are too many stock clients", now)
         uuid = hashlib.blake2b(header.session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         client = self._edge.hub.admit_client(uuid, self._door, now)

@@ -290,7 +290,8 @@ def test_who_does_not_read_is_blocked_until_it_does(world, client, engine, monke
     other.apply(name_of(engine))
     assert len(answer(engine)) == 1
     client.send("registration", "connection_request")
-    assert world.stock_counters["unread"] == 1
+    client.apply("f" * 32)
+    assert world.stock_counters["unread"] == 2
     world.sockets.full.clear()
     world.pass_time(0.1)
     assert len(answer(engine)) == 1
@@ -343,3 +344,10 @@ def test_there_may_be_so_many_clients(world, monkeypatch):
         StockClient(world, f"client {index}").ask("connection_request")
     assert len(world.loop.front.clients.sessions) == 3
     assert len(world.status()["clients"]) == 3
+    engine = world.engine()
+    busy = [StockClient(world, f"busy {index}") for index in range(3)]
+    for one in busy:
+        one.apply(name_of(engine))
+    StockClient(world, "one more").send("registration", "connection_request")
+    assert world.stock_counters["malformed"] == 1
+    assert len(world.loop.front.clients.sessions) == 3
