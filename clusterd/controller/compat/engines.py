@@ -7,8 +7,6 @@ there as opaque): it names task and attempt. What clients sent is passed on byte
 
 from __future__ import annotations
 
-import logging
-import signal
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from clusterd.controller.compat import errand
+from clusterd.controller.compat.commands import Commands
 from clusterd.controller.compat.registration import Registration
+from clusterd.controller.compat.results import again, result_of
 from clusterd.controller.dispatch import MAX_TOLD
 from clusterd.core.wire import jupyter
-from clusterd.core.wire.messages import STATUS_ERROR, STATUS_OK, STATUS_UNMET, STOCK, NotRun, Result
+from clusterd.core.wire.messages import STOCK, NotRun, Result
 from clusterd.core.wire.session import payload_digest
 from clusterd.errors import WireError
 
@@ -32,30 +32,13 @@ if TYPE_CHECKING:
     from clusterd.controller.submits import Payload
     from clusterd.core.scheduler import actions
 
-log = logging.getLogger(__name__)
 # First byte of the word in front of a message: what comes back under it is the reply to a stock task, something for the client
-# whose routing id follows, the answer to a command, or the reply to a native task.
+# whose routing id follows, or the reply to a native task; `commands` has one more.
 TASK: Final = b"\1"
 FORWARDED: Final = b"\2"
-COMMAND: Final = b"\3"
 ERRAND: Final = b"\4"
 RETRY_SECONDS: Final = 0.01
 MAX_UNSENT: Final = 10_000
-_SIGNALS: Final = {"interrupt": int(signal.SIGINT), "kill": int(signal.SIGKILL)}
-
-
-class ReplyMetadata(msgspec.Struct):
-    """What of a reply's metadata is looked at; whatever else it is, it must not make the reply unreadable."""
-
-    status: Any = None
-    started: Any = None
-    dependencies_met: Any = True
-
-
-class ReplyContent(msgspec.Struct):
-    """Likewise of its content."""
-
-    status: Any = None
 
 
 class Parent(msgspec.Struct):
@@ -66,8 +49,6 @@ class Parent(msgspec.Struct):
 
 
 _decode_parent = msgspec.json.Decoder(Parent).decode
-_decode_metadata = msgspec.json.Decoder(ReplyMetadata).decode
-_decode_content = msgspec.json.Decoder(ReplyContent).decode
 
 
 class Engines:
@@ -82,6 +63,7 @@ class Engines:
         self._edge = edge
         self._output = output
         self._registration = Registration(edge, self)
+        self._commands = Commands(edge)
         # By engine: (socket, frames) that could not be sent yet.
         self._unsent: dict[bytes, deque[tuple[str, list[Any]]]] = {}
         self._next_try = 0.0
@@ -120,7 +102,7 @@ class Engines:
         request = jupyter.unpack_request(payload.body)
         header = request.header
         if action.attempt:
-            header = _again(header, action.attempt)
+            header = again(header, action.attempt)
         frames = self._edge.sealed(header, request.parent, request.metadata, request.content)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *payload.frames], now)
 
@@ -143,27 +125,16 @@ class Engines:
 
     def command(self, engine: Engine, command: str, number: int) -> str:
         """See `doors.EngineDoor`."""
-        if command == "restart":
-            return f"{engine.name} was not started by clusterd, which cannot start it again; stop it, and start another"
-        if command in {"stop", "kill"}:
+        problem = self._commands.give(engine, command, number, self._edge.operations.now)
+        if not problem and command in {"stop", "kill"}:
             self._registration.told_to_end(engine, f"a request to {command} it")
-        if command == "stop":
-            content: dict[str, Any] = {"restart": False}
-        else:
-            content = {"sig": _SIGNALS.get(command, number)}
-        msg_type = "shutdown_request" if command == "stop" else "signal_request"
-        header = self._edge.header(msg_type, time.time())
-        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content))
-        try:
-            is_sent = self._edge.sockets.send("control_engine", [engine.uuid, COMMAND, *frames])
-        except ConnectionError:
-            return f"{engine.name} has no control connection; its nanny may be dead"
-        return "" if is_sent else f"{engine.name} does not read what it is told"
+        return problem
 
     def lost(self, engine: Engine, now: float) -> None:
         """See `doors.EngineDoor`."""
         del now
         self._unsent.pop(engine.uuid, None)
+        self._commands.forget(engine)
         self._registration.lost(engine)
 
     # --- for the client side ---
@@ -235,8 +206,9 @@ class Engines:
         if word[:1] == ERRAND:
             self._errand_done(engine, task, attempt, message, now)
             return
-        result, buffers = self._result(task, attempt, message)
-        self._edge.tasks.receive_engine(engine, [result], buffers, None, now)
+        tasks = self._edge.tasks
+        result = result_of(task, attempt, message, tasks.payloads.get(task))
+        tasks.receive_engine(engine, [result], message.buffers if result.frames else (), None, now)
 
     def _errand_done(self, engine: Engine, task: bytes, attempt: int, message: jupyter.Message, now: float) -> None:
         frames: Sequence[Any] = ()
@@ -254,30 +226,6 @@ class Engines:
             engine.functions.discard(payload.function)
             self._send_errand(engine, task, attempt, payload, now)
 
-    def _result(self, task: bytes, attempt: int, message: jupyter.Message) -> tuple[Result, Sequence[Any]]:
-        """A stock reply as a native result."""
-        try:
-            header = jupyter.header_of(message.header)
-            metadata = _decode_metadata(message.metadata)
-            said = metadata.status or _decode_content(message.content).status
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, WireError) as error:
-            # The task has ended, whatever this is.
-            content = {"status": "error", "ename": "WireError", "evalue": f"unreadable reply: {error}", "traceback": []}
-            reply = jupyter.Reply(jupyter.EMPTY, jupyter.json_of({**content, "engine_info": {}}))
-            return Result(task, attempt, STATUS_ERROR, 0.0, 0.0, "", "", jupyter.pack_reply(reply)), ()
-        status = STATUS_OK if said == "ok" else STATUS_ERROR
-        if metadata.dependencies_met is False:
-            status = STATUS_UNMET
-        finished = jupyter.seconds_of(header.date) or time.time()
-        started = jupyter.seconds_of(metadata.started) if isinstance(metadata.started, str) else None
-        # Signed for the parent header as the engine writes it down again; most write what they read, byte by byte.
-        payload = self._edge.tasks.payloads.get(task)
-        is_same = payload is not None and payload.origin is not None and payload.origin.header == message.parent
-        signature = message.signature if is_same else b""
-        body = jupyter.pack_reply(jupyter.Reply(message.metadata, message.content, message.header, signature))
-        count = len(message.buffers)
-        return Result(task, attempt, status, started or finished, finished, "", "", body, count), message.buffers
-
     def _control_reply(self, frames: list[bytes], now: float) -> None:
         at = frames.index(jupyter.DELIMITER) if jupyter.DELIMITER in frames else 0
         name, word = _route(frames[:at])
@@ -289,11 +237,7 @@ class Engines:
             return
         message = self._edge.open(frames)
         if message is not None:
-            content = jupyter.dict_of(message.content, "content")
-            if content.get("status") != "ok":
-                log.warning(
-                    "stock engine %s: a command failed: %s", name.decode("ascii", "replace"), content.get("evalue")
-                )
+            self._commands.answered(name, message)
 
     def _back(self, channel: str, word: bytes, name: bytes, frames: Sequence[Any]) -> None:
         try:
@@ -335,6 +279,9 @@ class Engines:
         if self._later:
             return 0.0
         due = self._registration.next_deadline()
+        stops = self._commands.next_deadline()
+        if stops is not None:
+            due = min(due, stops)
         return min(due, self._next_try) if self._unsent else due
 
     def tick(self, now: float) -> None:
@@ -348,6 +295,7 @@ class Engines:
             self._next_try = now + RETRY_SECONDS
             for name in list(self._unsent):
                 self._try_again(name)
+        self._commands.tick(now)
         self._registration.tick(now)
 
     def close(self, now: float) -> None:
@@ -360,11 +308,3 @@ def _route(identities: Sequence[bytes]) -> tuple[bytes, bytes]:
             f"{len(identities)} frames before the delimiter, where the engine's name and a word of ours belong"
         )
     return identities[0], identities[1]
-
-
-def _again(header: bytes, attempt: int) -> bytes:
-    """The header of a task that some engine may have seen before: the same for who reads it, with another signature.
-
-    An engine is silent about a message whose signature it has seen.
-    """
-    return b'%b,"attempt":%d}' % (header.rstrip()[:-1], attempt)

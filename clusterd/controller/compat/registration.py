@@ -147,7 +147,8 @@ class Registration:
 
     def left(self, engine: Engine, why: str, now: float) -> None:
         """An engine says itself that it ends."""
-        self._end(engine, Loss(self._told.get(engine.uuid) or why, is_wanted=True), now)
+        told = self._told.get(engine.uuid)
+        self._end(engine, Loss(f"it ended after {told}" if told else why, is_wanted=True), now)
 
     def told_to_end(self, engine: Engine, by: str) -> None:
         """What comes of it was asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from clusterd.controller.compat.commands import STOP_SECONDS
 from clusterd.controller.compat.registration import LAST_WORDS
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
@@ -422,6 +423,19 @@ def test_an_engine_that_was_told_to_stop_ends_as_wished(world, engine):
     engine.unregister()
     gone = [entry for notice in operator.messages(m.EnginesChanged) for entry in notice.removed]
     assert "a request to stop it" in one(gone).cause
+
+
+def test_an_engine_that_does_not_stop_is_killed(world, engine):
+    operator = world.operator()
+    world.ask(operator, m.EngineCommand(1, [0], "stop"))
+    assert one(engine.commands()).kind == "shutdown_request"
+    world.beat(engine, periods=round(STOP_SECONDS / PING))
+    world.ask(operator, m.EngineCommand(2, [0], "stop"))
+    world.beat(engine, periods=2)
+    assert [sent.content for sent in engine.commands() if sent.kind == "signal_request"] == [{"sig": 9}]
+    engine.unregister()
+    world.beat(periods=round(STOP_SECONDS / PING) + 2)
+    assert engine.commands() == []
 
 
 def test_output_is_passed_on_as_it_is_and_only_when_it_is_signed(world, engine):
