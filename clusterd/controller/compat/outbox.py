@@ -25,7 +25,7 @@ BLOCKED_BYTES: Final = 64 * 1024**2
 MAX_BYTES: Final = 4 * BLOCKED_BYTES
 """Above which answers to its questions are dropped, too: nothing else bounds how many it asks."""
 UNBLOCKED_BYTES: Final = BLOCKED_BYTES // 4
-LARGE_BYTES: Final = 1024**2
+LARGE_BYTES: Final = 64 * 1024
 """Messages from this size on are counted while ZeroMQ holds them: what it may hold of smaller ones is bounded by their number."""
 MESSAGE_BYTES: Final = 512
 """What any message takes besides its buffers."""
@@ -121,7 +121,8 @@ class Outbox:
         unread = session.waiting_bytes + session.held_bytes
         if unread > BLOCKED_BYTES and not client.is_blocked:
             client.is_blocked = True
-            log.warning("%s does not read its results: its tasks wait", client.name)
+            # Not yet a warning: one large result is on its way to a client that reads as fast as it can.
+            log.info("%s has not read %d MiB of results yet: its tasks wait", client.name, unread >> 20)
             self._edge.tasks.handle(events.ResultsBlocked(client.handle), now)
         elif unread < UNBLOCKED_BYTES and client.is_blocked:
             client.is_blocked = False
