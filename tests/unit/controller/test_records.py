@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterd.controller import records
+from clusterd.controller.queues import outstanding
 from clusterd.controller.submits import submitted
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
@@ -357,3 +358,25 @@ def test_a_retried_task_is_completed_once(world):
             engine.say(result_of(dispatch, status=1))
     assert len(client.messages(m.Deliver)) == 1
     assert world.tasks.recorder.completed == {engine.wire_id: 1}
+
+
+def test_what_is_outstanding_is_where_it_is_and_counted_once(world):
+    client, engine = world.client(), world.engine()
+    ids = [task_id() for _ in range(4)]
+    direct, running, waiting, unlucky = ids
+    retried = m.TaskOptions(retries=5)
+    client.say(submit(direct, target=engine.wire_id), submit(running), submit(unlucky, options=retried))
+    after = m.TaskOptions(after=m.Dependency([running]))
+    client.say(submit(waiting, options=after))
+    world.turn()
+    for _ in range(2):
+        for dispatch in engine.messages(m.Dispatch):
+            if dispatch.task == unlucky:
+                engine.say(result_of(dispatch, status=1))
+        world.turn()
+    found = outstanding(world.tasks)
+    assert found.queue == {engine.wire_id: [direct.hex()]}
+    held = found.tasks.get(engine.wire_id, [])
+    assert set(held) <= {running.hex(), unlucky.hex()}
+    # Each is in one place: with the engine, or with none.
+    assert len(held) + found.unassigned == 3
