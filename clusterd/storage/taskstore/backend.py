@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
@@ -44,6 +44,18 @@ class Backend(Protocol):
 
     def size(self) -> tuple[int, int]:
         """(records, bytes), as far as is known without asking."""
+
+    def unfinished(self) -> list[TaskRow]:
+        """Rows that are owed and have not ended, whole, by order. Raises StorageError."""
+
+    def owed_to(self, client: str) -> list[TaskRow]:
+        """Rows of a client that are owed and have ended, whole, by order. Raises StorageError."""
+
+    def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:
+        """Keep functions, each by its digest in its parts, and drop others; on the writer's thread. Raises StorageError."""
+
+    def functions(self) -> dict[bytes, list[bytes]]:
+        """All functions. Raises StorageError."""
 
     def close(self) -> None:
         """Let go; idempotent."""

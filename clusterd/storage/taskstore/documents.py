@@ -34,8 +34,9 @@ _PLAIN: Final = (
     "resubmitted",
     "order",
     "size",
+    "is_owed",
 )
-_CHANGING: Final = ("engine", "engine_id", "attempt", "resubmitted", "size")
+_CHANGING: Final = ("engine", "engine_id", "attempt", "resubmitted", "size", "is_owed")
 _JSON: Final = ("header", "metadata", "content")
 _SHOWN: Final = ("execute_input", "execute_result", "error")
 _COLUMN_OF: Final = {"msg_id": "_id", "client_uuid": "client", "queue": "queue", "status": "status"}
@@ -70,6 +71,7 @@ def fields_of(row: TaskRow, parts: int, upload: Upload) -> dict[str, Any]:
     if parts & REQUEST:
         fields["_id"] = row.msg_id
         fields["completed"] = None
+        fields["wish"] = row.wish
         for name in _JSON:
             fields[name] = pack(name, getattr(row, name))
         fields["body"] = pack("body", row.body)
@@ -87,6 +89,7 @@ def fields_of(row: TaskRow, parts: int, upload: Upload) -> dict[str, Any]:
         fields["completed"] = outcome.completed
         fields["received"] = outcome.received
         fields["message"] = outcome.message
+        fields["display"] = pack("display", outcome.display)
         for name in _JSON:
             fields[f"result_{name}"] = pack(f"result_{name}", getattr(outcome, name))
         fields["result_body"] = pack("result_body", outcome.body)
@@ -102,7 +105,7 @@ def row_of(found: dict[str, Any], download: Download, *, has_buffers: bool) -> T
             return b""
         return download(value["file"]) if isinstance(value, dict) else bytes(value)
 
-    plain: dict[str, Any] = {name: found[name] for name in _PLAIN}
+    plain: dict[str, Any] = {name: found[name] for name in _PLAIN if name in found}
     asked: dict[str, Any] = {name: data(found[name]) for name in _JSON}
     row = TaskRow(
         msg_id=found["_id"],
@@ -111,6 +114,7 @@ def row_of(found: dict[str, Any], download: Download, *, has_buffers: bool) -> T
         body=data(found.get("body")),
         buffers=[data(value) for value in found.get("buffers", ())],
         stored=REQUEST if has_buffers else REQUEST | PARTIAL,
+        wish=bytes(found.get("wish", b"")),
     )
     if "stdout" in found:
         shown: dict[str, Any] = {name: data(found[name]) for name in _SHOWN}
@@ -129,6 +133,7 @@ def row_of(found: dict[str, Any], download: Download, *, has_buffers: bool) -> T
             **answered,
             body=data(found.get("result_body")),
             buffers=[data(value) for value in found.get("result_buffers", ())],
+            display=data(found.get("display")),
         )
     return row
 

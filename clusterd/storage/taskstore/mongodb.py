@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from clusterd.errors import StorageError
 from clusterd.storage.taskstore import documents
+from clusterd.storage.taskstore.durable import DurableStore
 from clusterd.storage.taskstore.row import OUTCOME, REQUEST
-from clusterd.storage.taskstore.written import WrittenStore
 from clusterd.system import files
 
 try:
@@ -31,7 +31,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from clusterd.core.model.database import MongodbRecords
     from clusterd.storage.taskstore.query import Query
@@ -45,25 +45,25 @@ _INDEXES: Final = ("order", "submitted", "completed", "client", "engine")
 _FILES_INDEX: Final = "metadata.task"
 
 
-class MongoStore(WrittenStore):
+class MongoStore(DurableStore):
     """Records on a MongoDB server."""
 
     kind: ClassVar[str] = "mongodb"
 
 
-def open_mongodb(settings: MongodbRecords, cluster: str) -> MongoStore:
+def open_mongodb(settings: MongodbRecords, cluster: str, *, is_durable: bool = False) -> MongoStore:
     """The store that a profile asks for.
 
     Raises:
         StorageError: the settings cannot be used; not that the server is away.
     """
-    return MongoStore(MongoDatabase(settings, cluster))
+    return MongoStore(MongoDatabase(settings, cluster, is_durable=is_durable), is_durable=is_durable)
 
 
 class MongoDatabase:
     """The collections of one cluster: a `backend.Backend`."""
 
-    def __init__(self, settings: MongodbRecords, cluster: str) -> None:
+    def __init__(self, settings: MongodbRecords, cluster: str, *, is_durable: bool = False) -> None:
         self._ttl = settings.ttl
         self._where = settings.uri
         try:
@@ -80,7 +80,9 @@ class MongoDatabase:
         except (PyMongoError, ValueError, TypeError) as error:
             raise StorageError(f"MongoDB at {settings.uri} cannot be used: {error}") from error
         database = self._client[settings.database]
-        self._tasks = database[f"{cluster}.tasks"]
+        concern = pymongo.WriteConcern(w=1, j=True) if is_durable and "w" not in settings.options else None
+        self._tasks = database.get_collection(f"{cluster}.tasks", write_concern=concern)
+        self._functions = database.get_collection(f"{cluster}.functions", write_concern=concern)
         self._bucket = gridfs.GridFSBucket(database, f"{cluster}.buffers")
         self._files = database[f"{cluster}.buffers.files"]
         self._has_indexes = False
@@ -193,6 +195,44 @@ class MongoDatabase:
         with self._guarded():
             ended = {"$and": [where, {"completed": {"$ne": None}}]}
             return [found["_id"] for found in self._tasks.find(ended, {"_id": 1})]
+
+    def unfinished(self) -> list[TaskRow]:
+        """See `Backend`."""
+        return self._whole({"is_owed": True, "completed": None})
+
+    def owed_to(self, client: str) -> list[TaskRow]:
+        """See `Backend`."""
+        return self._whole({"is_owed": True, "completed": {"$ne": None}, "client": client})
+
+    def _whole(self, where: dict[str, Any]) -> list[TaskRow]:
+        with self._guarded():
+            found = self._tasks.find(where).sort("order", 1)
+            return [documents.row_of(document, self._download, has_buffers=True) for document in found]
+
+    def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:
+        """See `Backend`. A function's parts lie in GridFS, one after another: it may be larger than a document."""
+        with self._guarded(is_asking=False):
+            for digest in {*dropped, *kept}:
+                self._functions.delete_one({"_id": digest})
+                for found in self._files.find({"metadata.function": digest}, {"_id": 1}):
+                    with contextlib.suppress(gridfs.NoFile):
+                        self._bucket.delete(found["_id"])
+            for digest, parts in kept.items():
+                names = []
+                for number, data in enumerate(parts):
+                    name = f"{digest.hex()}/function/{number}"
+                    self._bucket.upload_from_stream_with_id(name, name, bytes(data), metadata={"function": digest})
+                    names.append(name)
+                # Last: what is named here is there.
+                self._functions.insert_one({"_id": digest, "parts": names})
+
+    def functions(self) -> dict[bytes, list[bytes]]:
+        """See `Backend`."""
+        with self._guarded():
+            return {
+                bytes(found["_id"]): [self._download(name) for name in found["parts"]]
+                for found in self._functions.find({})
+            }
 
     def history(self) -> Iterable[tuple[float, str]]:
         """See `Backend`."""

@@ -34,6 +34,7 @@ class Outcome(Struct, gc=False):
         header, metadata, content: JSON of the reply; empty where they are to be derived.
         body: of a native result; `buffers`: its frames, or the buffers of the reply.
         message: for people, where there is no result.
+        display: MessagePack of the rich output of a native cell; empty: there was none.
     """
 
     status: str
@@ -46,6 +47,7 @@ class Outcome(Struct, gc=False):
     header: bytes = b""
     metadata: bytes = b""
     content: bytes = b""
+    display: bytes = b""
 
 
 class Output(Struct, gc=False):
@@ -91,6 +93,8 @@ class TaskRow(Struct, gc=False):
         attempt: number of that attempt.
         resubmitted: msg_id of the task that was made of this one.
         is_whole: false where the request was too large to be kept; it cannot be run once more.
+        wish: MessagePack of where and how it is to be run, which a durable controller needs to take it up again.
+        is_owed: its client has not acknowledged its outcome; never true where nothing is durable.
         outcome: None until it has ended.
         order: rank among all rows of the store, given by it.
         stored: parts that the store has, and `size`: bytes that it counts for it; the store's own business.
@@ -118,11 +122,13 @@ class TaskRow(Struct, gc=False):
     order: int = 0
     stored: int = 0
     size: int = 0
+    wish: bytes = b""
+    is_owed: bool = False
 
 
 def request_size(row: TaskRow) -> int:
     """Bytes that a row takes before its task has ended."""
-    size = ROW_BYTES + len(row.body)
+    size = ROW_BYTES + len(row.body) + len(row.wish)
     if row.buffers:
         size += sum(map(len, row.buffers))
     if row.kind == STOCK:
@@ -132,7 +138,7 @@ def request_size(row: TaskRow) -> int:
 
 def end_size(outcome: Outcome, output: Output | None) -> int:
     """Bytes that the end of a task adds: its result, and what it has shown until then (characters taken as bytes)."""
-    size = len(outcome.body)
+    size = len(outcome.body) + len(outcome.display)
     if outcome.buffers:
         size += sum(map(len, outcome.buffers))
     if outcome.content:
@@ -141,3 +147,10 @@ def end_size(outcome: Outcome, output: Output | None) -> int:
         size += output.stdout_size + output.stderr_size
         size += len(output.execute_input) + len(output.execute_result) + len(output.error)
     return size
+
+
+def unwritten(row: TaskRow, *, is_ended: bool) -> int:
+    """Bytes of `size` that are still to be written, by what is `stored`."""
+    if not row.stored & REQUEST:
+        return row.size
+    return row.size - request_size(row) if is_ended and not row.stored & OUTCOME else 0

@@ -2,7 +2,7 @@
 
 A file of ours has `application_id` APPLICATION and its version in `user_version`. Buffers lie in a table of their own, in pieces,
 so that one of hundreds of MB is never held a second time; the pieces of a request have side 0, those of a result side 1, and a
-native body is buffer -1.
+native body is buffer -1. A function is one row for each of its parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, Outcome, O
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 APPLICATION: Final = 0x436C5464
 PIECE: Final = 1024**2
@@ -73,6 +73,20 @@ MIGRATIONS: Final = (
         "CREATE INDEX tasks_by_client ON tasks (client)",
         "CREATE INDEX tasks_by_engine ON tasks (engine)",
     ),
+    (
+        "ALTER TABLE tasks ADD COLUMN wish BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE tasks ADD COLUMN is_owed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE tasks ADD COLUMN display BLOB",
+        "CREATE INDEX tasks_owed ON tasks (client) WHERE is_owed",
+        """
+        CREATE TABLE functions (
+            digest BLOB NOT NULL,
+            part INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            PRIMARY KEY (digest, part)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -89,6 +103,7 @@ FIXED: Final = (
     "metadata",
     "content",
     "is_whole",
+    "wish",
 )
 CHANGING: Final = (
     "engine",
@@ -101,6 +116,7 @@ CHANGING: Final = (
     "execute_result",
     "error",
     "size",
+    "is_owed",
 )
 END: Final = (
     "status",
@@ -111,6 +127,7 @@ END: Final = (
     "result_header",
     "result_metadata",
     "result_content",
+    "display",
 )
 COLUMNS: Final = (*FIXED, *CHANGING, *END)
 
@@ -120,6 +137,8 @@ INSERT: Final = (
 )
 CHANGE: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in CHANGING)} WHERE id = ?"  # noqa: S608
 FINISH: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in END)} WHERE id = ?"  # noqa: S608
+UNFINISHED: Final = "is_owed AND completed IS NULL"
+OWED_TO: Final = "is_owed AND completed IS NOT NULL AND client = ?"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM tasks"  # noqa: S608
 
 
@@ -138,6 +157,7 @@ def fixed_values(row: TaskRow) -> tuple[Any, ...]:
         row.metadata,
         row.content,
         row.is_whole,
+        row.wish,
     )
 
 
@@ -148,7 +168,7 @@ def changing_values(row: TaskRow) -> tuple[Any, ...]:
     if output is not None:
         streams = ("".join(output.stdout), "".join(output.stderr))
         shown = (*streams, output.execute_input, output.execute_result, output.error)
-    return (row.engine, row.engine_id, row.attempt, row.resubmitted, *shown, row.size)
+    return (row.engine, row.engine_id, row.attempt, row.resubmitted, *shown, row.size, row.is_owed)
 
 
 def end_values(outcome: Outcome) -> tuple[Any, ...]:
@@ -162,6 +182,7 @@ def end_values(outcome: Outcome) -> tuple[Any, ...]:
         outcome.header,
         outcome.metadata,
         outcome.content,
+        outcome.display,
     )
 
 
@@ -187,6 +208,8 @@ def row_of(values: tuple[Any, ...]) -> TaskRow:
         order=at["id"],
         size=at["size"],
         stored=REQUEST | PARTIAL,
+        wish=at["wish"],
+        is_owed=bool(at["is_owed"]),
     )
     if at["stdout"] or at["stderr"] or at["execute_input"] or at["execute_result"] or at["error"]:
         output = row.output = Output(
@@ -205,6 +228,7 @@ def row_of(values: tuple[Any, ...]) -> TaskRow:
             header=at["result_header"],
             metadata=at["result_metadata"],
             content=at["result_content"],
+            display=at["display"] or b"",
         )
     return row
 
@@ -234,3 +258,22 @@ def read_pieces(connection: sqlite3.Connection, row: TaskRow) -> None:
         row.outcome.body = whole.pop((RESULT_SIDE, BODY), b"")
         row.outcome.buffers = [data for (side, _), data in whole.items() if side == RESULT_SIDE]
     row.stored &= ~PARTIAL
+
+
+def write_functions(
+    connection: sqlite3.Connection, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]
+) -> None:
+    """Bring the table functions up to date."""
+    connection.executemany("DELETE FROM functions WHERE digest = ?", [(digest,) for digest in dropped])
+    connection.executemany(
+        "INSERT OR REPLACE INTO functions VALUES (?, ?, ?)",
+        [(digest, number, data) for digest, parts in kept.items() for number, data in enumerate(parts)],
+    )
+
+
+def read_functions(connection: sqlite3.Connection) -> dict[bytes, list[bytes]]:
+    """All functions, each by its digest in its parts."""
+    found: dict[bytes, list[bytes]] = {}
+    for digest, data in connection.execute("SELECT digest, data FROM functions ORDER BY digest, part"):
+        found.setdefault(digest, []).append(data)
+    return found

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 from clusterd.errors import StorageError, UnknownTask
 from clusterd.storage.taskstore.backend import StartedAnew
 from clusterd.storage.taskstore.base import Size, TaskStore
-from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, end_size, request_size
+from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, end_size, request_size, unwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from clusterd.storage.taskstore.backend import Backend
     from clusterd.storage.taskstore.query import Query
@@ -43,14 +43,20 @@ class WrittenStore(TaskStore):
     Args:
         backend: not open yet.
         max_backlog: bytes that may wait to be written.
+        is_prompt: what is put is written at once, not collected for a moment.
 
     Raises:
         StorageError: the backend cannot be opened.
     """
 
-    def __init__(self, backend: Backend, max_backlog: int = 64 * 1024**2) -> None:
+    def __init__(self, backend: Backend, max_backlog: int = 64 * 1024**2, *, is_prompt: bool = False) -> None:
         self._backend = backend
         self._max_backlog = max_backlog
+        self._is_prompt = is_prompt
+        # Numbers of the table that is filled, and of the one that is written; what `durable` tells of it.
+        self._filling, self._taken = 1, 0
+        self.last_change = self.committed = 0
+        self.on_commit: Callable[[], object] = bool
         try:
             self._order = backend.open()
         except StartedAnew as anew:
@@ -70,8 +76,7 @@ class WrittenStore(TaskStore):
         self._is_closing = False
         # True while the writer is not asleep: it will find what is put without being woken.
         self._is_awake = False
-        # Somebody waits in `flush`: no lingering.
-        self._is_hurried = False
+        self._is_hurried = False  # somebody waits in `flush`: no lingering
         self._thread = threading.Thread(target=self._run, name=f"{self.kind} writer", daemon=True)
         self._thread.start()
 
@@ -113,6 +118,7 @@ class WrittenStore(TaskStore):
 
     def _touch(self, row: TaskRow) -> None:
         self._dirty[row.msg_id] = row
+        self.last_change = self._filling
         if not self._is_awake:
             self._is_awake = True
             self._changed.notify_all()
@@ -122,7 +128,7 @@ class WrittenStore(TaskStore):
         row = self._dirty.pop(msg_id, None)
         is_live = self._live.pop(msg_id, None) is not None
         if row is not None and msg_id not in self._writing:
-            self._backlog -= _unwritten(row, is_ended=not is_live)
+            self._backlog -= unwritten(row, is_ended=not is_live)
         self._writing.pop(msg_id, None)
 
     def _make_room(self, size: int) -> None:
@@ -154,11 +160,12 @@ class WrittenStore(TaskStore):
                     self._is_awake = False
                     self._changed.wait(max(0.0, next_tidy - time.monotonic()))
                     self._is_awake = True
-                if not self._is_hurried and not self._is_closing:
+                if not (self._is_hurried or self._is_prompt or self._is_closing):
                     self._changed.wait(LINGER)
                 is_last = self._is_closing
                 self._writing, self._dirty = self._dirty, {}
                 self._purging, self._purged = self._purged, set()
+                self._taken, self._filling = self._filling, self._filling + 1
                 self._is_hurried = False
             error = self._write()
             if error is None and time.monotonic() >= next_tidy and not is_last:
@@ -182,6 +189,7 @@ class WrittenStore(TaskStore):
             purging = self._purging
         error: StorageError | None = None
         try:
+            self._write_first()
             if batch or purging:
                 self._write_all([(row, parts) for row, parts, _ in batch], purging)
         except StorageError as failure:
@@ -196,9 +204,15 @@ class WrittenStore(TaskStore):
                 self._dirty = {**self._writing, **self._dirty}
                 self._purged |= purging
             self._writing, self._purging = {}, set()
+            if error is None:
+                self.committed = self._taken
             self._tell(error)
             self._changed.notify_all()
+        self.on_commit()
         return error
+
+    def _write_first(self) -> None:
+        """Write what the rows of this batch need."""
 
     def _write_all(self, rows: list[tuple[TaskRow, int]], purging: set[str]) -> None:
         try:
@@ -218,7 +232,7 @@ class WrittenStore(TaskStore):
         """(a row, its parts that are new, their bytes). A row that ends while it is being written is dirty again then."""
         is_ended = row.msg_id not in self._live
         parts = (REQUEST | (OUTCOME if is_ended else 0)) & ~row.stored
-        return row, parts, _unwritten(row, is_ended=is_ended)
+        return row, parts, unwritten(row, is_ended=is_ended)
 
     def _tell(self, error: StorageError | None) -> None:
         if error is None:
@@ -249,7 +263,7 @@ class WrittenStore(TaskStore):
                 for row in [*self._live.values(), *self._dirty.values()]:
                     if not row.stored & PARTIAL:
                         is_ended = row.msg_id not in self._live
-                        self._backlog += row.size - _unwritten(row, is_ended=is_ended)
+                        self._backlog += row.size - unwritten(row, is_ended=is_ended)
                         row.stored = 0
                         self._dirty[row.msg_id] = row
                 self._dirty = dict(sorted(self._dirty.items(), key=lambda item: item[1].order))
@@ -384,10 +398,3 @@ class WrittenStore(TaskStore):
         if left:
             log.error("%d task records were not written: %s", left, self._trouble)
         self._backend.close()
-
-
-def _unwritten(row: TaskRow, *, is_ended: bool) -> int:
-    """Bytes of `size` that are counted in the backlog."""
-    if not row.stored & REQUEST:
-        return row.size
-    return row.size - request_size(row) if is_ended and not row.stored & OUTCOME else 0

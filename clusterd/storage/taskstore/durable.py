@@ -1,0 +1,103 @@
+"""What a durable controller asks of a store besides: what is owed to clients, the functions of tasks, and when a change is committed.
+
+It counts: a change belongs to the number that `last_change` has after it, and is committed once `committed` is as high; the writer then
+calls `on_commit`, on its own thread. With `is_durable` the writer does not wait for more to come: what is put while it writes is the
+next group. Invariant: a function is written before the first task that names it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clusterd.storage.taskstore.written import WrittenStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clusterd.storage.taskstore.backend import Backend
+    from clusterd.storage.taskstore.row import TaskRow
+
+
+class DurableStore(WrittenStore):
+    """A store from which a controller can go on where another one was killed.
+
+    Args:
+        backend: not open yet.
+        is_durable: somebody waits for each commit.
+    """
+
+    def __init__(self, backend: Backend, *, is_durable: bool = False) -> None:
+        # Functions to be written, each in its parts, and digests to be dropped.
+        self._functions: dict[bytes, Sequence[Any]] = {}
+        self._dropped: set[bytes] = set()
+        super().__init__(backend, is_prompt=is_durable)
+
+    def note(self, row: TaskRow) -> None:
+        """As `update`, of what need not be committed soon: it is written with whatever is next."""
+        with self._lock:
+            if row.stored or self._present(row.msg_id) is row:
+                self._dirty[row.msg_id] = row
+
+    def resume(self, row: TaskRow) -> None:
+        """A row of `unfinished` is pending again: it will get its end here."""
+        with self._lock:
+            self._live[row.msg_id] = row
+
+    def unfinished(self) -> list[TaskRow]:
+        """Rows that are owed and have not ended, whole, in the order in which they were put.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        newer, hidden = self._overlay()
+        rows = [row for row in self._backend.unfinished() if row.msg_id not in hidden]
+        rows.extend(row for row in newer.values() if row.is_owed and row.outcome is None)
+        return sorted(rows, key=lambda row: row.order)
+
+    def owed_to(self, client: str) -> list[TaskRow]:
+        """Rows of a client that are owed and have ended, whole, in the order in which they were put.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        newer, hidden = self._overlay()
+        rows = [row for row in self._backend.owed_to(client) if row.msg_id not in hidden]
+        rows.extend(row for row in newer.values() if row.is_owed and row.outcome is not None and row.client == client)
+        return sorted(map(self._complete, rows), key=lambda row: row.order)
+
+    def keep_function(self, digest: bytes, parts: Sequence[Any]) -> None:
+        """Keep a function with the next tasks that are put."""
+        with self._lock:
+            self._dropped.discard(digest)
+            self._functions[digest] = parts
+
+    def drop_function(self, digest: bytes) -> None:
+        """No task names it any more."""
+        with self._lock:
+            self._functions.pop(digest, None)
+            self._dropped.add(digest)
+
+    def functions(self) -> dict[bytes, list[bytes]]:
+        """All functions that are written, each by its digest in its parts.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        return self._backend.functions()
+
+    def _write_first(self) -> None:
+        with self._lock:
+            kept, dropped = self._functions, self._dropped
+            self._functions, self._dropped = {}, set()
+        if not kept and not dropped:
+            return
+        try:
+            self._backend.write_functions(kept, dropped)
+        except BaseException:
+            with self._lock:
+                self._dropped |= dropped - self._functions.keys()
+                self._functions = {
+                    **{digest: kept[digest] for digest in kept.keys() - self._dropped},
+                    **self._functions,
+                }
+            raise
