@@ -54,8 +54,12 @@ def end(store: SqliteStore, row: TaskRow, *, completed: float | None = None) -> 
 
 
 def test_the_file_is_for_its_owner_alone(opened, path):
-    put(opened(), "a")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    store = opened()
+    put(store, "a")
+    assert store.flush()
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == ["tasks.db", "tasks.db-shm", "tasks.db-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_garbage_is_set_aside(opened, path, caplog):
