@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from clusterd.errors import StorageError
 from clusterd.storage.taskstore import schema
 from clusterd.storage.taskstore.backend import StartedAnew
+from clusterd.storage.taskstore.durable import DurableStore
 from clusterd.storage.taskstore.row import OUTCOME, REQUEST
-from clusterd.storage.taskstore.written import WrittenStore
+from clusterd.storage.taskstore.sqlite_query import translated
 from clusterd.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from clusterd.storage.taskstore.query import Query
@@ -34,16 +35,9 @@ BUSY_SECONDS: Final = 5.0
 CULL: Final = 1000
 """Records that are removed in one transaction when there are too many."""
 WAL_BYTES: Final = 64 * 1024**2
-_COLUMN_OF: Final = {
-    "msg_id": "msg_id",
-    "client_uuid": "client",
-    "queue": "queue",
-    "status": "status",
-}
-"""Fields that are columns as they are; all else is looked at row by row."""
 
 
-class SqliteStore(WrittenStore):
+class SqliteStore(DurableStore):
     """Records in a SQLite file.
 
     Args:
@@ -51,6 +45,7 @@ class SqliteStore(WrittenStore):
         ttl: seconds that a record is kept after the end of its task; None: for ever.
         max_bytes: of all records; the oldest go first.
         is_synced: each transaction is on disk before it counts as written (it survives a power loss, not just a kill).
+        is_durable: see `DurableStore`.
 
     Raises:
         StorageError: it can be neither opened nor begun.
@@ -58,9 +53,11 @@ class SqliteStore(WrittenStore):
 
     kind: ClassVar[str] = "sqlite"
 
-    def __init__(self, path: Path, *, ttl: float | None, max_bytes: int, is_synced: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, ttl: float | None, max_bytes: int, is_synced: bool = False, is_durable: bool = False
+    ) -> None:
         self.file = SqliteFile(path, ttl=ttl, max_bytes=max_bytes, is_synced=is_synced)
-        super().__init__(self.file)
+        super().__init__(self.file, is_durable=is_durable)
 
 
 class SqliteFile:
@@ -264,7 +261,7 @@ class SqliteFile:
 
     def read(self, query: Query, limit: int | None, *, buffers: bool) -> list[TaskRow]:
         """See `Backend`."""
-        where, values, _ = _translated(query)
+        where, values, _ = translated(query)
         rows: list[TaskRow] = []
         with self._reader_of() as reader:
             for found in reader.execute(f"{schema.SELECT} WHERE {where} ORDER BY id", values):
@@ -280,12 +277,42 @@ class SqliteFile:
 
     def matching_ended(self, query: Query) -> list[str]:
         """See `Backend`."""
-        where, values, is_exact = _translated(query)
+        where, values, is_exact = translated(query)
         if not is_exact:
             return [row.msg_id for row in self.read(query, None, buffers=False) if row.outcome is not None]
         with self._reader_of() as reader:
             found = reader.execute(f"SELECT msg_id FROM tasks WHERE {where} AND completed IS NOT NULL", values)  # noqa: S608
             return [msg_id for (msg_id,) in found]
+
+    def unfinished(self) -> list[TaskRow]:
+        """See `Backend`."""
+        return self._whole(schema.UNFINISHED)
+
+    def owed_to(self, client: str) -> list[TaskRow]:
+        """See `Backend`."""
+        return self._whole(schema.OWED_TO, client)
+
+    def _whole(self, where: str, *values: str) -> list[TaskRow]:
+        with self._reader_of() as reader:
+            rows = [
+                schema.row_of(found) for found in reader.execute(f"{schema.SELECT} WHERE {where} ORDER BY id", values)
+            ]
+            for row in rows:
+                schema.read_pieces(reader, row)
+            return rows
+
+    def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:
+        """See `Backend`."""
+        try:
+            with _transaction(self._usable()) as connection:
+                schema.write_functions(connection, kept, dropped)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def functions(self) -> dict[bytes, list[bytes]]:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            return schema.read_functions(reader)
 
     def history(self) -> Iterable[tuple[float, str]]:
         """See `Backend`."""
@@ -334,10 +361,10 @@ class _Unusable(Exception):
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield connection
         connection.execute("COMMIT")
     except BaseException:
         # SQLite has rolled back by itself after some errors (a full disk): a second time would hide the first reason.
@@ -353,35 +380,3 @@ def _is_damage(error: Exception) -> bool:
     name = getattr(error, "sqlite_errorname", "")
     # SQLITE_ERROR: the schema is not what its version says.
     return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or name == "SQLITE_ERROR"
-
-
-def _translated(query: Query) -> tuple[str, list[Any], bool]:
-    """(a condition, its values, whether it says all that the query says); never less is found than what matches."""
-    terms, values = ["1"], []
-    is_exact = True
-    for condition in query.conditions:
-        column = _COLUMN_OF.get(condition.field)
-        argument = condition.argument
-        if column and condition.operator == "$eq" and isinstance(argument, str):
-            terms.append(f"{column} = ?")
-            values.append(argument)
-        elif column and condition.operator == "$in" and len(argument) <= 500 and all(type(x) is str for x in argument):
-            terms.append(f"{column} IN ({', '.join('?' * len(argument))})")
-            values.extend(argument)
-        elif (
-            condition.field == "engine_uuid" and condition.operator == "$eq" and isinstance(argument, str) and argument
-        ):
-            terms.append("engine = ?")
-            values.append(argument)
-        elif condition.field in {"submitted", "completed"} and condition.operator in _BOUNDS and argument is not None:
-            # A microsecond more than asked: the query itself decides about the edge.
-            sign, by = _BOUNDS[condition.operator]
-            terms.append(f"{condition.field} {sign} ?")
-            values.append((argument + by) / 1_000_000)
-            is_exact = False
-        else:
-            is_exact = False
-    return " AND ".join(terms), values, is_exact
-
-
-_BOUNDS: Final = {"$lt": ("<=", 1), "$lte": ("<=", 1), "$gt": (">=", -1), "$gte": (">=", -1)}
