@@ -174,7 +174,8 @@ def test_output_that_nobody_reads_costs_bounded_memory_and_nobody_else_time(clie
         while client.sockets["iopub"].poll(0):
             client.sockets["iopub"].recv_multipart()
     assert slowest < 1.0
-    assert resident(controller) - before < 150
+    # The records of tasks hold what they printed: 134 MB of it, by default.
+    assert resident(controller) - before < 134 + 70
 
 
 @pytest.mark.skipif(IS_STOCK, reason="ipcontroller keeps everything in memory")
