@@ -99,7 +99,7 @@ def render(results: dict[str, list[ModuleRun]], facts: dict[str, str]) -> str:
         ]
         lines.append(f"| {PAIRS[pair].title} | " + " | ".join(map(str, cells)) + " |")
     for pair, runs in results.items():
-        lines += ["", f"## {PAIRS[pair].title[0].upper()}{PAIRS[pair].title[1:]}", "", *table(runs)]
+        lines += ["", f"## Pair `{pair}`: {PAIRS[pair].title}", "", *table(runs)]
         if others := not_passed(pair, runs):
             lines += ["", *others]
     return "\n".join(lines) + "\n"
