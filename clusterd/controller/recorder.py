@@ -20,6 +20,7 @@ from clusterd.core.model.task import Unmet
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STATUS_OK, STOCK
 from clusterd.errors import StorageError, WireError
+from clusterd.storage.taskstore.record import result_content
 from clusterd.storage.taskstore.row import Outcome, Output, TaskRow
 
 if TYPE_CHECKING:
@@ -190,7 +191,12 @@ class Recorder:
             row.output = Output()
             row.output.write("stdout", result.stdout)
             row.output.write("stderr", result.stderr)
-        row.outcome = Outcome(status, result.finished, now + self._offset, result.started, result.body, frames)
+        row.outcome = outcome = Outcome(
+            status, result.finished, now + self._offset, result.started, result.body, frames
+        )
+        if status == "error" and self._follows:
+            # Derived now: who does not ask for buffers gets rows from a database without their bodies.
+            outcome.content = jupyter.json_of(result_content(row))
         self._update(row)
 
     def _reply(self, row: TaskRow, result: Result, frames: Sequence[Any], status: str, received: float) -> None:

@@ -56,7 +56,7 @@ def test_a_client_finds_and_repeats_what_another_one_ran(hands, database):
 
 
 def test_what_ran_before_a_kill_is_in_the_file(hands):
-    controller = hands.controller("--database", "sqlite", "--reuse")
+    controller = hands.controller("--database", "sqlite", "--reuse", "--stock", "off")
     hands.start("engine", "--file", hands.security / ENGINE)
     path = hands.directory / "db" / "tasks.db"
     with clusterd.Client(hands.directory) as client:
@@ -75,7 +75,7 @@ def test_what_ran_before_a_kill_is_in_the_file(hands):
         until(is_written, "the record is in the file", about=controller.said)
         controller.kill()
         controller.wait(10)
-        hands.controller("--database", "sqlite", "--reuse")
+        hands.controller("--database", "sqlite", "--reuse", "--stock", "off")
         after = client[0].apply(shout, "after")
         after.result()
         records = told(client)

@@ -118,7 +118,8 @@ def _result_metadata(row: TaskRow) -> dict[str, Any] | None:
     return metadata
 
 
-def _result_content(row: TaskRow) -> dict[str, Any] | None:
+def result_content(row: TaskRow) -> dict[str, Any] | None:
+    """The content of the reply; of a native error it is read from the body."""
     outcome = row.outcome
     if outcome is None:
         return None
@@ -203,7 +204,7 @@ FIELDS: Final[dict[str, Callable[[TaskRow], Any]]] = {
     "received": lambda row: None if row.outcome is None else row.outcome.received,
     "result_header": _result_header,
     "result_metadata": _result_metadata,
-    "result_content": _result_content,
+    "result_content": result_content,
     "result_buffers": result_buffers,
     "queue": lambda row: row.queue,
     "execute_input": _shown("execute_input"),
