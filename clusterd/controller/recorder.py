@@ -136,8 +136,8 @@ class Recorder:
 
     def accepted_stock(self, payload: Payload, target: object, now: float) -> None:
         """A task of a stock client; a broadcast is not recorded, as with ipcontroller."""
-        if payload.kind != STOCK:
-            return  # a control request, which is a task inside here only
+        if payload.kind != STOCK or (payload.origin is not None and payload.origin.channel == "comm"):
+            return  # a control request, or one to a comm, which is a task inside here only
         try:
             request = jupyter.unpack_request(payload.body)
             header = jupyter.header_of(request.header)

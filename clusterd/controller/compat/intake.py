@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REQUESTS: Final = frozenset({"apply_request", "execute_request"})
+COMMS: Final = frozenset({"comm_open", "comm_msg", "comm_close"})
+"""Messages to a comm in an engine, which nobody answers."""
 MAX_BUFFERS: Final = 1000
 """Of one message: the native link to an engine takes 1,024 frames."""
 MAX_BODY: Final = 8 * 1024**2
@@ -106,8 +108,11 @@ class Intake:
         engine = find(self._edge.hub, name)
         session = self._sessions.heard(header, now)
         if header.msg_type not in REQUESTS:
-            if engine is not None:
+            if engine is not None and engine.door is not None:
                 self._engines.pass_on(engine, message, header, now)
+            elif engine is not None and header.msg_type in COMMS:
+                origin = Origin("comm", route, message.header, header, Metadata(), engine.id, name)
+                self._accept(session, origin, message, message.metadata, engine.id, now)
             return
         origin = Origin("mux", route, message.header, header, metadata_of(message.metadata), name=name)
         if name in self._parked or (engine is None and not self._edge.tasks.recovery.is_over(now)):

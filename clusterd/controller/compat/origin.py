@@ -56,7 +56,7 @@ class Origin:
     """Where a task came from.
 
     Attributes:
-        channel: mux, task, broadcast, control (our own task for a control request), or hub (run once more, answered to nobody).
+        channel: mux, task, broadcast, control (our own task for a control request), hub (run once more) or comm: both answered to nobody.
         route: routing id of the client's socket.
         header: of the request, as the engine gets it: the parent of all that comes of it.
         msg_id, msg_type, session: from that header.

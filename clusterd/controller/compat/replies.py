@@ -40,6 +40,7 @@ _ENAMES: Final = {
 }
 # Work for one engine: its client knows by itself when that leaves.
 _DIRECT: Final = frozenset({"mux", "broadcast"})
+_UNANSWERED: Final = frozenset({"hub", "comm"})
 # Why it ends when that happens: it had begun there, or had not.
 _OF_ITS_ENGINE: Final = frozenset({Reason.ENGINE_LOST, Reason.UNSCHEDULABLE})
 
@@ -147,7 +148,7 @@ class Replies:
         if origin.group is not None and origin.group.is_coalescing:
             self._join(session, origin, reply, frames, now, is_error=result.status != STATUS_OK)
             return
-        if origin.channel == "hub":
+        if origin.channel in _UNANSWERED:
             return
         if reply.header:
             signature = reply.signature or self._edge.signer.sign(
@@ -199,7 +200,7 @@ class Replies:
         self, session: Session, origin: Origin, metadata: bytes, content: bytes, frames: Sequence[Any], now: float
     ) -> None:
         """Send a reply of our own making."""
-        if origin.channel == "hub":
+        if origin.channel in _UNANSWERED:
             return
         # apply_reply also where an execute_request asked: what ipcontroller does, and what clients of all versions take.
         header = self._edge.header(origin.reply_type, time.time())

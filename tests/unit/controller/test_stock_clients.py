@@ -219,10 +219,14 @@ def test_too_large_a_request_is_said_to_be_so(client, engine):
     assert "too large" in client.hear("mux").content["evalue"]
 
 
-def test_comms_for_our_engines_are_no_tasks(world, client, engine):
-    client.send("mux", "comm_msg", to=name_of(engine))
-    assert engine.messages(m.Dispatch) == []
+def test_messages_to_comms_get_there_and_are_not_answered(world, client, engine):
+    header = client.send("mux", "comm_msg", {"comm_id": "c", "data": {}}, to=name_of(engine))
+    client.send("mux", "strange_msg", to=name_of(engine))
+    ((given, _, _),) = answer(engine)
+    assert given == header
     assert world.tasks.payloads == {}
+    assert client.heard("mux") == []
+    assert client.ask("history_request").content["history"] == []
 
 
 # --- errors that stop what waits ---
