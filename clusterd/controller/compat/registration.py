@@ -62,6 +62,8 @@ class Registration:
         self._given_up: OrderedDict[bytes, int] = OrderedDict()
         # Those of an earlier controller, for the first beats of this one.
         self._expected: set[bytes] = set()
+        # Engines of the hub that are known to have ended, by their own word or a nanny's.
+        self._ended: set[bytes] = set()
         # Engines that are said to be gone, and when they are to be lost.
         self._leaving: dict[bytes, tuple[float, Loss]] = {}
         # Engines that were told to end, and by what.
@@ -155,8 +157,9 @@ class Registration:
         self._told[engine.uuid] = by
 
     def _end(self, engine: Engine, end: Loss, now: float) -> None:
-        if engine.uuid in self._leaving:
+        if engine.uuid in self._ended:
             return
+        self._ended.add(engine.uuid)
         if not self._edge.tasks.is_busy(engine):
             self._edge.hub.watch.engine_exited(engine, end, now)
             return
@@ -200,7 +203,6 @@ class Registration:
         if engine is None:
             return
         seconds = MISSES * self._edge.ping + self._hearts.grace
-        self._give_up(name, engine.id)
         cause = f"its heart has not beaten for some {seconds:.3g} s"
         self._edge.hub.watch.engine_exited(engine, Loss(cause), now)
 
@@ -212,7 +214,11 @@ class Registration:
             self._edge.hub.break_promise(forgotten)
 
     def lost(self, engine: Engine) -> None:
-        """The hub has it no more, for whatever reason."""
+        """The hub has it no more. Where nobody has proof of its end, it may come back."""
+        if engine.uuid in self._ended:
+            self._ended.discard(engine.uuid)
+        else:
+            self._give_up(engine.uuid, engine.id)
         self._hearts.forget(engine.uuid)
         self._leaving.pop(engine.uuid, None)
         self._told.pop(engine.uuid, None)

@@ -244,6 +244,23 @@ def test_an_engine_that_wakes_in_time_keeps_its_work(world, engine):
     assert one(client.messages(m.Deliver)).task == task
 
 
+def test_one_that_liveness_gives_up_before_its_heart_does_comes_back_too(world, engine):
+    # With a long period its silence would be waited for longer than anybody waits for an engine that nobody watches.
+    world.beat(periods=MISSED)
+    for _ in range(300):
+        world.now += 0.5
+        world.hub.watch.tick(world.now)
+    assert engine.peer is None
+    world.beat(engine)
+    assert engine.peer.id == 0
+
+
+def test_one_that_has_ended_does_not_come_back(world, engine):
+    engine.unregister()
+    world.beat(engine, periods=2)
+    assert world.hub.engines == {}
+
+
 def test_our_own_absence_is_no_silence_of_theirs(world, engine):
     world.now += 600
     world.beat(engine)
