@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket as stdlib_socket
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zmq
@@ -14,11 +16,13 @@ from clusterd.errors import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from clusterd.controller.credentials import Secrets
     from clusterd.core.wire.messages import Limits
 
+LOCAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT: Final = 10_000
+TRIES: Final = 100
 ENDPOINTS: Final = ("client-data", "client-control", "engine-data", "engine-control")
 
 
@@ -103,7 +107,7 @@ def bind_tcp(
             socket.curve_secretkey = secrets.curve_secret.encode()
         kept = secrets.ports.get(name)
         try:
-            port = bind_one(socket, ip, [kept, *ports] if kept else ports or [0])
+            port = bind_one(socket, ip, candidates(kept, ports))
         except zmq.ZMQError as error:
             bound.close()
             wanted = (
@@ -165,6 +169,24 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], name: str, limits: Limits) 
     socket.setsockopt(zmq.BACKLOG, 1024)  # 512 engines may knock at once
     socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message if name.endswith("data") else limits.max_header)
     return socket
+
+
+def candidates(kept: int | None, ports: Sequence[int]) -> Sequence[int]:
+    """The ports to try, in order: the one kept for reuse, then those that may be used; where neither is named any.
+
+    Any means: from below those that the kernel gives to outgoing connections. A peer that dials a dead controller's port again and again
+    is given that very port for its own end sooner or later, is connected to itself, and the next controller finds it taken.
+    """
+    if kept:
+        return [kept, *ports]
+    if not ports:
+        try:
+            first = int(LOCAL_PORTS.read_text().split()[0])
+        except (OSError, ValueError):
+            first = 0
+        some = random.sample(range(LOWEST_PORT, first), TRIES) if first - LOWEST_PORT >= TRIES else []
+        return [*some, 0]
+    return ports
 
 
 def bind_one(socket: zmq.Socket[bytes], ip: str, ports: Iterable[int]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import zmq
 from zmq.backend import Socket as BackendSocket
 
-from clusterd.controller.sockets import bind_one
+from clusterd.controller.sockets import bind_one, candidates
 from clusterd.core.model.connection import StockEndpoints
 from clusterd.errors import LaunchError
 
@@ -128,7 +128,7 @@ class StockSockets:
             socket.curve_secretkey = secrets.curve_secret.encode()
         kept = secrets.ports.get(f"stock-{name}")
         try:
-            port = bind_one(socket, self._ip, [kept, *ports] if kept else ports or [0])
+            port = bind_one(socket, self._ip, candidates(kept, ports))
         except zmq.ZMQError as error:
             raise LaunchError(
                 f"cannot bind a port on {self._ip} for stock {name}: {error.strerror}",
