@@ -38,6 +38,7 @@ TASK: Final = b"\1"
 FORWARDED: Final = b"\2"
 ERRAND: Final = b"\4"
 RETRY_SECONDS: Final = 0.01
+_SOCKETS: Final = ("mux_engine", "control_engine")
 MAX_UNSENT: Final = 10_000
 
 
@@ -64,8 +65,8 @@ class Engines:
         self._output = output
         self._registration = Registration(edge, self)
         self._commands = Commands(edge)
-        # By engine: (socket, frames) that could not be sent yet.
-        self._unsent: dict[bytes, deque[tuple[str, list[Any]]]] = {}
+        # By socket and engine: what could not be sent yet.
+        self._unsent: dict[tuple[str, bytes], deque[list[Any]]] = {}
         self._next_try = 0.0
         # Outcomes that were found while the scheduler was being obeyed: it is told in the next turn. By engine's id.
         self._later: list[tuple[int, Result]] = []
@@ -133,7 +134,8 @@ class Engines:
     def lost(self, engine: Engine, now: float) -> None:
         """See `doors.EngineDoor`."""
         del now
-        self._unsent.pop(engine.uuid, None)
+        for socket in _SOCKETS:
+            self._unsent.pop((socket, engine.uuid), None)
         self._commands.forget(engine)
         self._registration.lost(engine)
 
@@ -158,30 +160,30 @@ class Engines:
     # --- sending ---
 
     def _send(self, socket: str, name: bytes, frames: list[Any], now: float) -> None:
-        waiting = self._unsent.get(name)
+        waiting = self._unsent.get((socket, name))
         if waiting is None:
             try:
                 if self._edge.sockets.send(socket, frames):
                     return
             except ConnectionError:
                 pass  # It has beaten, but this connection is not there yet, or it is being made anew.
-            waiting = self._unsent[name] = deque()
+            waiting = self._unsent[socket, name] = deque()
             self._next_try = now + RETRY_SECONDS
         if len(waiting) < MAX_UNSENT:
-            waiting.append((socket, frames))
+            waiting.append(frames)
         else:
             self._edge.counters["unsent"] += 1
 
-    def _try_again(self, name: bytes) -> None:
-        waiting = self._unsent[name]
+    def _try_again(self, socket: str, name: bytes) -> None:
+        waiting = self._unsent[socket, name]
         while waiting:
             try:
-                if not self._edge.sockets.send(*waiting[0]):
+                if not self._edge.sockets.send(socket, waiting[0]):
                     return
             except ConnectionError:
                 return
             waiting.popleft()
-        del self._unsent[name]
+        del self._unsent[socket, name]
 
     # --- receiving ---
 
@@ -293,8 +295,8 @@ class Engines:
                 self._edge.tasks.receive_engine(engine, [result], (), None, now)
         if self._unsent and now >= self._next_try:
             self._next_try = now + RETRY_SECONDS
-            for name in list(self._unsent):
-                self._try_again(name)
+            for socket, name in list(self._unsent):
+                self._try_again(socket, name)
         self._commands.tick(now)
         self._registration.tick(now)
 

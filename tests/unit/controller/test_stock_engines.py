@@ -404,6 +404,27 @@ def test_work_waits_for_a_connection_that_is_not_there_yet(world):
     assert len(client.messages(m.Deliver)) == 1
 
 
+def test_an_engine_whose_nanny_is_gone_works_on(world, engine):
+    world.sockets.away.add(("control_engine", engine.identity))
+    world.loop.front.engines.control(
+        engine.peer, jupyter.split([b"client", engine.identity, *engine.frames("clear_request", {})]),
+        jupyter.Header("id", "clear_request"), world.now,
+    )  # fmt: skip
+    client = world.client()
+    stock_task(client)
+    world.turn()
+    engine.reply(one(engine.requests()))
+    assert len(client.messages(m.Deliver)) == 1
+    # Should there be a connection again, it hears what it was told, and the client the answer.
+    world.sockets.away.clear()
+    world.pass_time(0.05, 0.01)
+    told = one(engine.commands())
+    assert told.kind == "clear_request"
+    answer = engine.frames("clear_reply", {"status": "ok"}, parent=told.header)
+    world.arrive("control_engine", [engine.identity, *told.identities[1:], *answer])
+    assert world.sockets.take("control") == [[b"client", engine.identity, *answer]]
+
+
 # --- control ---
 
 
