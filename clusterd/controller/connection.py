@@ -25,6 +25,8 @@ BATCH_PAYLOAD_BYTES = 4 * 1024 * 1024
 BATCH_FRAMES = 512
 # So does one that would fill a header alone.
 LARGE_BODY_BYTES = frames.BATCH_HEADER_BYTES // 2
+Batch = tuple[list[Any], list[Any], list[bytes], int]
+"""Messages, their payload, its digests, and the bytes of all."""
 
 
 class Connection:
@@ -74,7 +76,7 @@ class Connection:
         self._batch_size = 0
         self._payload_size = 0
         # Batches beyond the window, oldest first, and the sum of their sizes.
-        self.backlog: deque[tuple[list[Any], list[Any], list[bytes], int]] = deque()
+        self.backlog: deque[Batch] = deque()
         self.backlog_bytes = 0
 
     def say(self, message: Any, size: int, payload: Sequence[Any] = (), digests: Sequence[bytes] | None = None) -> None:
@@ -105,8 +107,10 @@ class Connection:
         if not self._batch:
             return
         size = self._batch_size + self._payload_size
-        limit = self.endpoint.max_unread
-        if limit is not None and self.session.unacked_bytes > limit:
+        limit, gate = self.endpoint.max_unread, self.endpoint.gate
+        if gate is not None:
+            gate.hold(self, (self._batch, self._batch_payload, self._batch_digests, size))
+        elif limit is not None and self.session.unacked_bytes > limit:
             self.endpoint.cut(self, f"it has not read {self.session.unacked_bytes} bytes")
         elif self.backlog or self.is_gone or not self.session.has_window:
             self.backlog.append((self._batch, self._batch_payload, self._batch_digests, size))
@@ -116,11 +120,26 @@ class Connection:
         self._batch, self._batch_payload, self._batch_digests = [], [], []
         self._batch_size = self._payload_size = 0
 
+    def pass_on(self, batch: Batch) -> None:
+        """Send what a gate has held, or put it behind the backlog."""
+        if self.backlog or not self.session.has_window:
+            self.backlog.append(batch)
+            self.backlog_bytes += batch[3]
+        else:
+            self.endpoint.transmit(self, *batch[:3])
+
+    def say_at_once(self, message: Any) -> None:
+        """Send a message that begins this connection, and waits for nothing."""
+        self.endpoint.transmit(self, [message], (), ())
+
     def prune(self) -> None:
         """Drop what the peer has acknowledged."""
         unacked, acked = self._unacked, self.session.acked
+        tell = self.endpoint.on_acknowledged
         while unacked and unacked[0][0] <= acked:
-            unacked.popleft()
+            _, messages, _, _ = unacked.popleft()
+            if tell is not None:
+                tell(messages)
 
     def remember(self, messages: Sequence[Any], payload: Sequence[Any], digests: Sequence[bytes]) -> None:
         """Keep what was just sealed."""

@@ -101,9 +101,11 @@ class Performer:
     def _deliver(self, action: actions.Deliver, now: float) -> None:
         result, frames, digests = self.tasks.take_result(action.task)
         payload = self.tasks.end(action.task)
+        client = self.hub.clients_by_handle.get(action.client)
         if payload is not None and payload.row is not None:
             self.recorder.delivered(payload.row, result, frames, now)
-        client = self.hub.clients_by_handle.get(action.client)
+            if self.tasks.ledger is not None:
+                self.tasks.ledger.ended(action.task, payload.row, client)
         if client is None:
             return
         if client.door is not None:
@@ -132,9 +134,11 @@ class Performer:
 
     def _fail(self, action: actions.Fail, now: float) -> None:
         payload = self.tasks.end(action.task)
+        client = self.hub.clients_by_handle.get(action.client)
         if payload is not None and payload.row is not None:
             self.recorder.failed(payload.row, action, now)
-        client = self.hub.clients_by_handle.get(action.client)
+            if self.tasks.ledger is not None:
+                self.tasks.ledger.ended(action.task, payload.row, client)
         if client is not None and client.door is not None:
             if payload is not None:
                 client.door.fail(client, payload, action, now)
@@ -155,6 +159,7 @@ class Performer:
             # Others may ask for it.
             payload = self.tasks.payloads.get(action.task)
             if payload is not None and payload.row is not None:
+                payload.row.is_owed = False
                 self.recorder.delivered(payload.row, result, frames, now)
         why = action.why.value
         self.discarded[why] = self.discarded.get(why, 0) + 1
@@ -202,6 +207,8 @@ class Performer:
         if data is not None:
             data.say(message, size, frames, digests)
             unread = data.backlog_bytes
+        elif self.tasks.ledger is not None:
+            return  # it is told out of the store when it attaches
         else:
             size += sum(map(len, frames)) if frames else 0
             client.undelivered.append(([message], list(frames), list(digests), size))

@@ -21,11 +21,11 @@ from clusterd.errors import AuthenticationError, LimitExceeded, VersionMismatch,
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from clusterd.controller.gate import Gate
     from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
-    from clusterd.core.wire.session import Session
     from clusterd.system.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,10 @@ class Endpoint:
         acks_when_flushed: acknowledge nothing before `flush`: until then what follows from a message is on its way to nobody.
         max_unread: a peer that leaves more bytes than this unread is cut (control: it asks anew when it is back); None: never, what it
             does not read is kept (data).
+        gate: holds back what is said and acknowledged here until it may leave; None: nothing is held.
+
+    Attributes:
+        on_acknowledged: told of messages that were kept, and that their peer has acknowledged.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Endpoint:
         counters: Counter[str],
         acks_when_flushed: bool = False,
         max_unread: int | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._server = server
         self.tells_of_ends = server.tells_of_ends
@@ -106,9 +111,11 @@ class Endpoint:
         self._unattached: dict[bytes, Connection] = {}
         # Connections with something to send at the end of this turn.
         self.dirty: list[Connection] = []
-        self._acks_when_flushed = acks_when_flushed
-        # Sessions that brought something in this turn, where that is not acknowledged yet.
-        self.heard: list[Session] = []
+        self._acks_when_flushed = acks_when_flushed or gate is not None
+        self.gate = gate
+        self.on_acknowledged: Callable[[Sequence[Any]], None] | None = None
+        # Connections that brought something in this turn, where that is not acknowledged yet.
+        self.heard: list[Connection] = []
         # Connections that are owed a bare acknowledgement when nothing else carries it, in order of `_ack_due`.
         self._owed: dict[bytes, float] = {}
         # Since when the first of them may be owed; None when none is.
@@ -158,7 +165,7 @@ class Endpoint:
                 self._reset(connection, bytes(parts[0]), f"it sent an unusable message: {error.message}", now)
             return
         if self._acks_when_flushed:
-            self.heard.append(connection.session)
+            self.heard.append(connection)
         try:
             self._deal(connection, content.messages, payload, content.digests, now)
         except WireError as error:
@@ -248,16 +255,26 @@ class Endpoint:
 
     def flush(self) -> None:
         """Send all that was said in this turn, and the acknowledgements that are due at once."""
-        for session in self.heard:
-            session.deal_with(session.received)
+        gate = self.gate
+        if gate is None:
+            for connection in self.heard:
+                connection.session.deal_with(connection.session.received)
+        else:
+            gate.hear(self.heard)
         self.heard.clear()
         dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.is_dirty = False
             connection.close_batch()
-            session = connection.session
-            if session.must_ack and not connection.is_gone:
+            if gate is None and connection.session.must_ack and not connection.is_gone:
                 self._acknowledge(connection, self._now)
+
+    def acknowledge_soon(self, connection: Connection, now: float) -> None:
+        """More may be acknowledged than was: at once where much is, else when nothing comes along to carry it."""
+        if connection.session.must_ack:
+            self._acknowledge(connection, now)
+        elif connection.session.owes_ack:
+            self._owe(connection.routing_id, now)
 
     def acknowledge(self, before: float, now: float) -> None:
         """Send the bare acknowledgements owed since `before` or longer: nothing came along to carry them."""

@@ -84,6 +84,7 @@ class FunctionStore:
             if len(self._idle) > MAX_IDLE:
                 self._drop_oldest()
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> bytes:
         digest, _ = self._idle.popitem(last=False)
         self.bytes -= self._functions.pop(digest).size
+        return digest

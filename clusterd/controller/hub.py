@@ -51,6 +51,8 @@ class Hub:
         self._secret = token_secret
         self._ids = ids
         self._next_handle = 0
+        # What a client has not acknowledged is in the store, and said anew out of it: nothing is kept here.
+        self.has_ledger = False
         # All and only clients that may still get results, by uuid and by handle.
         self.clients: dict[bytes, Client] = {}
         self.clients_by_handle: dict[int, Client] = {}
@@ -107,10 +109,12 @@ class Hub:
         if connection.endpoint.name == "client-data":
             _replace(client.data)
             waiting: Any = client.data.take_unsent() if client.data is not None else client.undelivered
+            if self.has_ledger:
+                waiting = ()
             client.undelivered, client.undelivered_bytes = [], 0
             client.data = connection
-            connection.say(attached, 32)
-            connection.close_batch()
+            client.is_expected = False
+            connection.say_at_once(attached)
             connection.keeps_unacked = True
             connection.inherit(waiting)
             self._work.client_attached(client, now)
@@ -122,6 +126,14 @@ class Hub:
             connection.say(attached, 32)
         self.watch.client_attached(client, now)
         log.info("attached: %s on %s", client.name, connection.endpoint.name)
+
+    def expect_client(self, uuid: bytes, now: float) -> Client:
+        """A client that is known from the store; it has not attached to this controller, and perhaps never will."""
+        self._next_handle += 1
+        client = self.clients.get(uuid) or Client(self._next_handle, uuid, now)
+        self.clients[uuid] = self.clients_by_handle[client.handle] = client
+        client.has_spoken = client.is_expected = True
+        return client
 
     def admit_client(self, uuid: bytes, door: ClientDoor, now: float) -> Client:
         """Take in a client that came through a door. It has no connection, and is judged by nobody but the door."""
@@ -153,7 +165,9 @@ class Hub:
         engine.functions.clear()
         connection.owner = engine
         engine.connection = connection
-        connection.say(Attached(handshake.token_of(self._secret, "engine", message.uuid), engine.id, not is_new), 32)
+        connection.say_at_once(
+            Attached(handshake.token_of(self._secret, "engine", message.uuid), engine.id, not is_new)
+        )
         self.notices.changed(engine)
         self._work.engine_attached(engine, message, is_new=is_new, now=now)
         self.watch.engine_attached(engine, now)
@@ -299,6 +313,8 @@ class Hub:
                 if owner.data is connection:
                     owner.undelivered_bytes = connection.backlog_bytes
                     owner.undelivered = list(connection.take_unsent())
+                    if self.has_ledger:
+                        owner.undelivered, owner.undelivered_bytes = [], 0
                     owner.data = None
                     self._work.client_disconnected(owner, now)
                 elif owner.control is connection:

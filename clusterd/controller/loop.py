@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clusterd.controller.connection import Connection
     from clusterd.controller.dispatch import Performer
     from clusterd.controller.endpoint import Endpoint
+    from clusterd.controller.gate import Gate
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.requests import Requests
@@ -72,6 +73,8 @@ class Loop:
         self._remember = remember
         # Stock clients and engines, where they are served.
         self.front: Front | None = None
+        # Where something is promised to outlive this controller: what is said waits there until it is committed.
+        self.gate: Gate | None = None
         self._next_remembered = 0.0
         # In the order in which they are sent to.
         self._by_urgency: list[Endpoint] = []
@@ -84,6 +87,10 @@ class Loop:
         """Serve these endpoints in `turn`."""
         self._endpoints = [endpoints[name] for name in ORDER]
         self._by_urgency = [endpoints[name] for name in SENDING_ORDER]
+        ledger = self._tasks.ledger
+        if ledger is not None:
+            endpoints["client-data"].on_acknowledged = ledger.acknowledged
+            ledger.restore(time.monotonic())
 
     def run(self, endpoints: dict[str, Endpoint]) -> str:
         """Turn until somebody asks for the end; returns why."""
@@ -99,7 +106,7 @@ class Loop:
             poller.register(descriptor, zmq.POLLIN)
         alone = {endpoint.pollable(): [endpoint] for endpoint in self._endpoints}
         shortly = int(HOUSE_SECONDS * 1000)
-        is_idle = True
+        is_idle, is_shut = True, False
         while self.ends_because is None:
             has_more = front is not None and front.has_more
             ready = poller.poll(0 if has_more else self._timeout() if is_idle else shortly)
@@ -116,9 +123,14 @@ class Loop:
                     front.receive(readable, now)
                 arrived = [endpoint for endpoint in self._endpoints if endpoint.pollable() in readable]
             self.turn(arrived, now, is_due=is_idle or now >= self._next_house)
+            if self.gate is not None and self.gate.is_full is not is_shut:
+                is_shut = self.gate.is_full
+                self._shut(poller, is_shut=is_shut)
         if self.front is not None:
             self.front.close(time.monotonic())
         self._flush()
+        if self.gate is not None:
+            self.gate.drain(time.monotonic())
         return self.ends_because
 
     def turn(self, readable: Sequence[Endpoint], now: float, *, is_due: bool = True) -> None:
@@ -178,6 +190,16 @@ class Loop:
                 endpoint.flush()
             if endpoint.name == "client-data":
                 fault.point("controller.flush.half_done")
+        if self.gate is not None:
+            self.gate.close_turn(self._operations.now)
+
+    def _shut(self, poller: Any, *, is_shut: bool) -> None:
+        """Read nothing more on data connections, or read again."""
+        for endpoint in self._endpoints:
+            if endpoint.gate is not None and is_shut:
+                poller.unregister(endpoint.pollable())
+            elif endpoint.gate is not None:
+                poller.register(endpoint.pollable(), zmq.POLLIN)
 
     def _timeout(self) -> int:
         now = time.monotonic()
@@ -222,7 +244,7 @@ class Loop:
             return
         if isinstance(owner, Client) and connection is owner.data:
             if self._tasks.receive_client(owner, messages, payload, digests, now):
-                self._hub.client_left(owner, "it said goodbye", now)
+                self._left(owner, now)
             return
         if payload:
             raise WireError("payload on a control connection")
@@ -231,7 +253,12 @@ class Loop:
             if reason is not None:
                 self._hub.agent_left(owner, now)
         elif self._requests.receive(owner, messages, now) is not None:
-            self._hub.client_left(owner, "it said goodbye", now)
+            self._left(owner, now)
+
+    def _left(self, client: Client, now: float) -> None:
+        if self._tasks.ledger is not None:
+            self._tasks.ledger.goodbye(client, now)
+        self._hub.client_left(client, "it said goodbye", now)
 
     def disconnected(self, connection: Connection, reason: str, now: float) -> None:
         """See `endpoint.Owner`."""

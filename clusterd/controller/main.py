@@ -26,7 +26,9 @@ from clusterd.controller.compat.front import Front
 from clusterd.controller.compat.sockets import StockSockets
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
+from clusterd.controller.gate import Gate
 from clusterd.controller.hub import Hub
+from clusterd.controller.ledger import DurableFunctions, Ledger
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.options import parse
@@ -42,6 +44,7 @@ from clusterd.core.scheduler import Scheduler, Settings
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
+from clusterd.storage.taskstore.durable import DurableStore
 from clusterd.storage.taskstore.none import NoStore
 from clusterd.storage.taskstore.opening import open_store
 from clusterd.system import fault, log_lines
@@ -129,7 +132,8 @@ class Controller:
         spec = self._spec
         directory = Path(spec.profile_dir) / "db"
         kept = (spec.records, spec.sqlite, spec.mongodb)
-        return open_store(spec.database, directory, *kept, cluster=spec.cluster, cluster_id=spec.cluster_id)
+        where = (spec.cluster, spec.cluster_id)
+        return open_store(spec.database, directory, *kept, *where, durable=spec.durable)
 
     def _serve(
         self,
@@ -159,6 +163,8 @@ class Controller:
         )
         loop, endpoints = self._assemble(bound, stock, wakeup)
         _install_signals(loop, wakeup_write)
+        if isinstance(self.store, DurableStore):
+            self.store.on_commit = lambda: _wake(wakeup_write)
         held.callback(signal.set_wakeup_fd, -1)
         if not self._spec.reuse:
             held.callback(connection_files.remove)
@@ -212,6 +218,7 @@ class Controller:
             "controller": self._incarnation.hex(),
             "addresses": bound.addresses,
             "database": spec.database,
+            "durable": spec.durable,
         }
 
         def shut_down(reason: str) -> None:
@@ -264,6 +271,7 @@ class Controller:
             loop.front.engines.expect(self._secrets.stock_engines)
             for wire_id in self._secrets.stock_engines.values():
                 recovery.stock_engine_expected(wire_id)
+        loop.gate = self._promise(performer, recovery)
         for name, server in bound.servers.items():
             key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(
@@ -278,8 +286,26 @@ class Controller:
                 counters=bound.counters[name],
                 acks_when_flushed=name == "engine-data",
                 max_unread=MAX_UNREAD if name.endswith("control") else None,
+                gate=loop.gate if name.endswith("data") else None,
             )
         return loop, endpoints
+
+    def _promise(self, performer: Performer, recovery: Recovery) -> Gate | None:
+        """Have what is acknowledged outlive this controller, where that is asked for."""
+        if self._spec.durable == "off":
+            return None
+        store = self.store
+        if not isinstance(store, DurableStore) or not self._spec.reuse:
+            text = f"durable: {self._spec.durable} needs reuse: true, and database: sqlite or mongodb"
+            raise LaunchError(text)
+        hub, tasks = performer.hub, performer.tasks
+        tasks.functions = DurableFunctions(store)
+        gate = Gate(store)
+        tasks.ledger = performer.recorder.ledger = Ledger(
+            store, gate, hub=hub, tasks=tasks, recovery=recovery, perform=performer
+        )
+        hub.has_ledger = True
+        return gate
 
     def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> sockets.Listening:
         spec = self._spec
@@ -328,6 +354,12 @@ def _install_signals(loop: Loop, wakeup_write: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _wake(descriptor: int) -> None:
+    fault.point("controller.commit.after_write")
+    with contextlib.suppress(BlockingIOError):  # it is awake already
+        os.write(descriptor, b"c")
 
 
 def _raise_descriptor_limit() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clusterd.controller import sockets
 from clusterd.controller.claim import by_hand_runtime_dir
 from clusterd.core.model import launch
-from clusterd.core.model.database import MongodbRecords
+from clusterd.core.model.database import DURABLE_DATABASES, MongodbRecords
 from clusterd.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
     parser.add_argument(
         "--nodb", dest="database", action="store_const", const="none", help="the same as --database none"
     )
+    parser.add_argument(
+        "--durable",
+        default="off",
+        choices=("off", "process", "disk"),
+        help="what tasks and results survive: kill -9 of every process, or power loss; with --reuse and sqlite or mongodb",
+    )
     parser.add_argument("--mongodb-uri", default="mongodb://127.0.0.1:27017", metavar="URI", help="without a password")
     parser.add_argument("--mongodb-credentials", metavar="FILE", help="file with user:password, mode 0600")
     parser.add_argument(
@@ -80,6 +86,8 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
         return launch.decode(data, launch.ControllerSpec, str(path)), options.log_format
     if not options.profile_dir:
         parser.error("--profile-dir (or --spec) is needed")
+    if options.durable != "off" and not (options.reuse and options.database in DURABLE_DATABASES):
+        parser.error(f"--durable {options.durable} needs --reuse and --database sqlite or mongodb")
     profile_dir = Path(options.profile_dir).absolute()
     return (
         launch.ControllerSpec(
@@ -94,6 +102,7 @@ def parse(argv: Sequence[str]) -> tuple[launch.ControllerSpec, str]:
             reuse=options.reuse,
             ports=options.ports,
             database=options.database,
+            durable=options.durable,
             mongodb=MongodbRecords(uri=options.mongodb_uri, credentials=options.mongodb_credentials),
             stock=options.stock or ("on" if sockets.is_loopback(options.ip) else "curve"),
             ping=max(options.ping, 10) / 1000,

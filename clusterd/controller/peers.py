@@ -38,6 +38,7 @@ class Client:
         "has_spoken",
         "host",
         "is_blocked",
+        "is_expected",
         "is_operator",
         "is_subscribed",
         "label",
@@ -65,6 +66,8 @@ class Client:
         # Gets EnginesChanged; operators get AgentNotice and Drained too.
         self.is_subscribed = False
         self.is_operator = False
+        # Given up, or known from the store alone: it goes as soon as its last task has ended.
+        self.is_expected = False
         self.label = ""
         self.user = ""
         self.host = ""

@@ -16,7 +16,7 @@ import msgspec
 
 from clusterd.controller.compat.names import name_of
 from clusterd.controller.submits import Part
-from clusterd.core.model.task import Unmet
+from clusterd.core.model.task import Reason, Unmet
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STATUS_OK, STOCK
 from clusterd.errors import StorageError, WireError
@@ -26,6 +26,7 @@ from clusterd.storage.taskstore.row import Outcome, Output, TaskRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.controller.ledger import Ledger
     from clusterd.controller.peers import Client, Engine
     from clusterd.controller.submits import Payload
     from clusterd.core.scheduler import actions
@@ -61,6 +62,7 @@ class _Metadata(msgspec.Struct):
     is_broadcast: Any = False
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode_stream = msgspec.json.Decoder(_Stream).decode
 _decode_input = msgspec.json.Decoder(_Input).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
@@ -79,6 +81,8 @@ class Recorder:
 
     def __init__(self, store: TaskStore) -> None:
         self.store = store
+        # What a durable controller has promised; None where nothing is.
+        self.ledger: Ledger | None = None
         self._put = store.put
         self._update = store.update
         self.completed: defaultdict[int, int] = defaultdict(int)
@@ -119,6 +123,8 @@ class Recorder:
         )
         if not is_whole:
             row.is_whole = False
+        if self.ledger is not None:
+            self.ledger.inscribe(row, message)
         self._put(row)
 
     def _called(self, client: Client) -> str:
@@ -129,6 +135,8 @@ class Recorder:
 
     def _may_keep(self, message: Submit, frames: Sequence[Any]) -> bool:
         """Say whether the request is kept in full, for another run. Else a large one would drive out all others."""
+        if self.ledger is not None:
+            return True
         size = sum(map(len, frames))
         if type(message) is Part and size > MAX_SHARED:
             return False
@@ -191,9 +199,10 @@ class Recorder:
             row.output = Output()
             row.output.write("stdout", result.stdout)
             row.output.write("stderr", result.stderr)
-        row.outcome = outcome = Outcome(
-            status, result.finished, now + self._offset, result.started, result.body, frames
-        )
+        outcome = Outcome(status, result.finished, now + self._offset, result.started, result.body, frames)
+        if result.display and row.is_owed:
+            outcome.display = _encode(result.display)
+        row.outcome = outcome
         if status == "error" and self._follows:
             # Derived now: who does not ask for buffers gets rows from a database without their bodies.
             outcome.content = jupyter.json_of(result_content(row))
@@ -225,12 +234,15 @@ class Recorder:
 
     def failed(self, row: TaskRow, action: actions.Fail, now: float) -> None:
         """It has no result."""
+        if action.reason is Reason.OVERLOADED:
+            row.is_owed = False  # its client will submit it again
         reason = action.unmet if action.unmet is Unmet.INVALID else action.reason
         self._end(row, reason.value, action.text, now + self._offset)
 
     def forgotten(self, row: TaskRow, now: float) -> None:
         """Nobody waits for it any more: its client is gone."""
         if row.outcome is None:
+            row.is_owed = False
             self._end(row, "aborted", "its client is gone", now + self._offset)
 
     def _end(self, row: TaskRow, status: str, message: str, when: float) -> None:

@@ -69,6 +69,10 @@ class Recovery:
         self._engines.add(engine)
         self._has_stock = True
 
+    def awaits(self, engine: int) -> bool:
+        """Say whether an engine lives, as its agent says, and has not said yet what it holds."""
+        return engine in self._engines
+
     def engine_settled(self, engine: int) -> None:
         """It has attached, and said what it holds; or it is dead."""
         self._engines.discard(engine)

@@ -2,8 +2,7 @@
 
 It keeps the payload of every task until its end and never looks into it. Invariants: a task has an entry in `payloads` from its
 acceptance until Deliver, Fail or Forget, so what follows from one message is performed before the next is looked at; a function is
-referred to by exactly the tasks that have an entry; a result is held only between its event and the action that says what
-to do with it, or while the scheduler says Keep.
+referred to by exactly the tasks that have an entry.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.controller.functions import FunctionStore
 from clusterd.controller.parking import Parked, Parking
+from clusterd.controller.results import Results
 from clusterd.controller.submits import Frames, Payload, parts_of, size_of, submitted
 from clusterd.core.model.task import Status
 from clusterd.core.scheduler import actions, events
@@ -23,6 +23,7 @@ from clusterd.system import fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clusterd.controller.ledger import Ledger
     from clusterd.controller.peers import Client, Engine, Loss
     from clusterd.controller.recorder import Recorder
     from clusterd.controller.recovery import Recovery
@@ -37,7 +38,6 @@ _STATUS = (Status.OK, Status.ERROR, Status.UNMET)
 ABORTED = "aborted before it ran"
 # Tasks beyond its credit that a client may submit while it reads nothing: each is answered, and the answers wait here.
 MAX_REFUSED = 10_000
-AnyResult = tuple[Result, "Sequence[Any]", "Sequence[bytes]"]
 
 
 class Tasks:
@@ -61,9 +61,8 @@ class Tasks:
         self.functions = FunctionStore()
         # All and only tasks that have been accepted and have not ended.
         self.payloads: dict[bytes, Payload] = {}
-        # The result that the scheduler is being told of; and those that it has said Keep to, by task.
-        self._in_hand: AnyResult | None = None
-        self._kept: dict[bytes, AnyResult] = {}
+        self._results = Results()
+        self.take_result, self.keep_result = self._results.take, self._results.keep
         self._parking = Parking(limits)
         self._perform = perform
         # True while the scheduler has taken events since it last placed tasks.
@@ -72,6 +71,8 @@ class Tasks:
         self.recovery = recovery
         # Writes down what becomes of tasks; None where nothing is kept.
         self.recorder: Recorder | None = None
+        # What is promised to outlive this controller; None where nothing is.
+        self.ledger: Ledger | None = None
         # Takes what tasks of stock clients show while they run.
         self.on_published: Callable[[Engine, Published, Sequence[Any], Sequence[bytes], float], None] = lambda *_: None
 
@@ -115,6 +116,8 @@ class Tasks:
         out: list[AnyAction],
     ) -> None:
         """Give a task to the scheduler, or park it; `out` is empty before and after: a list is not made for each."""
+        if self.ledger is not None and not self.ledger.admits(client, message, now):
+            return
         waits = message.is_offered_again or message.target is not None or (self._parking.has_offers and message.options)
         if waits and not self.recovery.is_over(now):
             # With a target: its engine may not be back yet, and must get the work in the order in which it was asked for.
@@ -216,7 +219,7 @@ class Tasks:
             if type(message) is Result:
                 taken = frames.take(message.frames)
                 duration = message.finished - message.started
-                self._in_hand = (message, *taken)
+                self._results.in_hand = (message, *taken)
                 handle_into(
                     events.TaskFinished(
                         message.task,
@@ -248,18 +251,6 @@ class Tasks:
             frames.check_taken()
         return goodbye
 
-    def take_result(self, task: bytes) -> AnyResult:
-        """The result that is in hand for this task, else the kept one; it is held no longer."""
-        in_hand = self._in_hand
-        if in_hand is not None and in_hand[0].task == task:
-            self._in_hand = None
-            return in_hand
-        return self._kept.pop(task)
-
-    def keep_result(self, task: bytes) -> None:
-        """Hold the result that is in hand until its client comes for it."""
-        self._kept[task] = self.take_result(task)
-
     def _resend_function(self, engine: Engine, digest: bytes) -> None:
         engine.functions.discard(digest)
         stored = self.functions.get(digest)
@@ -276,10 +267,18 @@ class Tasks:
         if client.data is not None:
             for digest in self._parking.needed_by(client):
                 client.data.say(NeedFunction(digest), 16)
+        if self.ledger is not None:
+            self.ledger.client_attached(client)
 
     def client_disconnected(self, client: Client, now: float) -> None:
         """See `work.Work`."""
         self.handle(events.ClientDetached(client.handle), now)
+        if self.ledger is not None:
+            self.ledger.client_disconnected(client)
+
+    def keeps(self, client: Client) -> bool:
+        """See `work.Work`."""
+        return self.ledger is not None and self.ledger.keeps(client)
 
     def client_gone(self, client: Client, reason: str, now: float) -> None:
         """See `work.Work`."""
@@ -335,7 +334,7 @@ class Tasks:
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
-        if self._parking.has_offers:
+        if self._parking.has_offers or (self.ledger is not None and self.ledger.is_waiting):
             return self.recovery.deadline if deadline is None else min(deadline, self.recovery.deadline)
         return deadline
 
@@ -347,6 +346,8 @@ class Tasks:
             self._is_unsettled = True
             for parked in self._parking.take_offers():
                 self._submit(parked.client, parked.message, parked.frames, parked.digests, now, out)
+        if self.ledger is not None:
+            self.ledger.tick(now)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and now >= deadline:
             self.handle(events.Tick(), now)

@@ -137,7 +137,7 @@ class Watch:
         for client in list(self._hub.clients.values()):
             connection = client.data or client.control
             if connection is None:
-                if _is_gone(client):
+                if (client.is_expected or _is_gone(client)) and not self._work.keeps(client):
                     self._hub.client_left(client, "its process is gone", now)
             elif connection.endpoint.tells_of_ends or client.last_heard > since:
                 self._tell(events.ClientHeard(client.handle), now)
@@ -189,7 +189,9 @@ class Watch:
 
     def _forget_client(self, action: actions.ForgetClient, now: float) -> None:
         client = self._hub.clients_by_handle.get(action.client)
-        if client is not None:
+        if client is not None and self._work.keeps(client):
+            client.is_expected = True
+        elif client is not None:
             self._hub.client_left(client, "it was away for too long", now)
 
     def _nothing(self, _action: Any, _now: float) -> None:

@@ -21,6 +21,9 @@ class Work(Protocol):
     def client_gone(self, client: Client, reason: str, now: float) -> None:
         """It will not come back: its tasks are of no use to anybody."""
 
+    def keeps(self, client: Client) -> bool:
+        """Say whether its tasks go on though it is not there, and may never come back."""
+
     def engine_attached(self, engine: Engine, message: AttachEngine, *, is_new: bool, now: float) -> None:
         """An engine has a connection; `message.held` is what it holds."""
 

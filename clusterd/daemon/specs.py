@@ -37,6 +37,7 @@ def controller_spec(profile: Profile, places: Places, launch: str) -> Controller
         reuse=section.reuse,
         ports=section.ports,
         database=section.database,
+        durable=section.durable,
         records=section.records,
         sqlite=section.sqlite,
         mongodb=section.mongodb,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from clusterd.core.model import placeholder
+from clusterd.core.model.database import DURABLE_DATABASES
 from clusterd.core.model.profile import (
     OTHER_SET_NAMES,
     RESERVED_SET_NAMES,
+    ControllerSection,
     EngineSet,
     Profile,
     RestartPolicy,
@@ -61,9 +63,21 @@ def breaches(profile: Profile) -> Iterator[Breach]:
     if "@" in controller.mongodb.uri:
         message = "user and password do not belong here"
         yield Breach(("controller", "mongodb", "uri"), message, "write them into a file named by credentials")
+    yield from _durable(controller)
     yield from _backoff(("controller", "restart"), controller.restart)
     for name, engine_set in profile.engine_sets.items():
         yield from _engine_set(("engine_sets", name), name, engine_set)
+
+
+def _durable(controller: ControllerSection) -> Iterator[Breach]:
+    if controller.durable != "off":
+        path: _Path = ("controller", "durable")
+        if controller.database not in DURABLE_DATABASES:
+            message = f"{controller.durable} needs a database that outlives the controller, not {controller.database}"
+            yield Breach(path, message, "set database to sqlite or mongodb", others=(("controller", "database"),))
+        if not controller.reuse:
+            message = f"{controller.durable} needs keys and ports that outlive the controller"
+            yield Breach(path, message, "set reuse: true", others=(("controller", "reuse"),))
 
 
 def _engine_set(path: _Path, name: str, engine_set: EngineSet) -> Iterator[Breach]:

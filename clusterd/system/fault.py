@@ -51,6 +51,21 @@ POINTS: dict[str, Point] = {
     "controller.recovery.before_release": Point(
         "controller", "a successor knows what the engines hold, nothing of what clients offered again is placed"
     ),
+    "controller.restore.before_load": Point(
+        "controller", "a durable successor listens, and has read nothing of what it is to take up"
+    ),
+    "controller.restore.after_load": Point(
+        "controller", "what an earlier controller left is taken up, nothing of it is sent to an engine"
+    ),
+    "controller.commit.before_write": Point(
+        "controller",
+        "what turns of a durable controller changed is on its way to the store; nothing is written or said",
+    ),
+    "controller.commit.after_write": Point("controller", "what turns changed is committed; nothing of it is said"),
+    "controller.release.before_send": Point("controller", "the loop knows what is committed; nothing of it is said"),
+    "controller.release.half_done": Point(
+        "controller", "what was committed is said; bare acknowledgements alone are missing"
+    ),
     "controller.flush.half_done": Point(
         "controller", "what a turn decided is sent to clients, nothing of it (dispatches, acknowledgements) to engines"
     ),

@@ -8,9 +8,12 @@ from msgspec import Meta, Struct, field
 
 from clusterd.core.model.setting import AGE, BYTES, GIB, MIB, PATH, form, setting
 
-__all__ = ["Database", "MongodbRecords", "Records", "SqliteRecords"]
+__all__ = ["DURABLE_DATABASES", "Database", "Durable", "MongodbRecords", "Records", "SqliteRecords"]
 
 Database = Literal["memory", "sqlite", "mongodb", "none"]
+Durable = Literal["off", "process", "disk"]
+DURABLE_DATABASES = frozenset({"sqlite", "mongodb"})
+"""Those that a controller can go on from where another one was killed."""
 
 _MONTH = 30 * 86400.0
 

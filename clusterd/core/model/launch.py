@@ -123,6 +123,7 @@ class ControllerSpec(Struct, frozen=True, kw_only=True):
     reuse: bool = True
     ports: str | None = None
     database: str = "memory"
+    durable: str = "off"
     records: Records = Records()
     sqlite: SqliteRecords = SqliteRecords()
     mongodb: MongodbRecords = MongodbRecords()

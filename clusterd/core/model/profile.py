@@ -13,7 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
-from clusterd.core.model.database import Database, MongodbRecords, Records, SqliteRecords
+from clusterd.core.model.database import Database, Durable, MongodbRecords, Records, SqliteRecords
 from clusterd.core.model.setting import BYTES, GIB, MIB, PATH, POSITIVE, SECONDS, SIZE_PATTERN, Applies, form, setting
 
 __all__ = [
@@ -167,6 +167,14 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
             "controller",
         ),
     ] = "memory"
+    durable: Annotated[
+        Durable,
+        setting(
+            "What tasks that were acknowledged, and results, survive without their client. off: nothing is promised."
+            " process: kill -9 of every process. disk: power loss, too. process and disk need database: sqlite or mongodb.",
+            "controller",
+        ),
+    ] = "off"
     records: Annotated[Records, setting("How much is remembered in memory.", "controller")] = Records()
     sqlite: Annotated[SqliteRecords, setting("How much is remembered in the file.", "controller")] = SqliteRecords()
     mongodb: Annotated[MongodbRecords, setting("Which server it is, and how much is remembered.", "controller")] = (

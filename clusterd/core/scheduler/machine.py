@@ -122,6 +122,11 @@ class Scheduler:
         """Return how many queued tasks any (or one of several) engines may run."""
         return unassigned(self.state)
 
+    def has_tasks(self, client: int) -> bool:
+        """Say whether a client has tasks that have not ended."""
+        known = self.state.clients.get(client)
+        return known is not None and known.live_tasks > 0
+
     def has_ended(self, task: TaskId) -> bool:
         """Say whether a task is known, and has ended."""
         known = self.state.tasks.get(task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clusterd.storage.taskstore.written import WrittenStore
+from clusterd.system import fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +87,7 @@ class DurableStore(WrittenStore):
         return self._backend.functions()
 
     def _write_first(self) -> None:
+        fault.point("controller.commit.before_write")
         with self._lock:
             kept, dropped = self._functions, self._dropped
             self._functions, self._dropped = {}, set()

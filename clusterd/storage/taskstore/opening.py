@@ -25,6 +25,7 @@ def open_store(
     mongodb: MongodbRecords,
     cluster: str = "default",
     cluster_id: str = "",
+    durable: str = "off",
 ) -> TaskStore:
     """Open a store.
 
@@ -35,6 +36,7 @@ def open_store(
         sqlite: bounds of a file.
         mongodb: which server.
         cluster: name of the cluster: those that share a server have collections of their own.
+        durable: what a commit is to survive: off (nobody waits for it), process, disk.
         cluster_id: tells those apart that share a state directory; empty for one that has it alone.
 
     Raises:
@@ -48,11 +50,19 @@ def open_store(
         case "sqlite":
             from clusterd.storage.taskstore.sqlite import SqliteStore  # noqa: PLC0415 - a ms that most need not pay
 
-            return SqliteStore(directory / file_name(cluster_id), ttl=sqlite.ttl, max_bytes=sqlite.max_size)
+            path = directory / file_name(cluster_id)
+            return SqliteStore(
+                path,
+                ttl=sqlite.ttl,
+                max_bytes=sqlite.max_size,
+                is_synced=durable == "disk",
+                is_durable=durable != "off",
+            )
         case "mongodb":
             from clusterd.storage.taskstore.mongodb import open_mongodb  # noqa: PLC0415 - an extra
 
-            return open_mongodb(mongodb, f"{cluster}-{cluster_id}" if cluster_id else cluster)
+            name = f"{cluster}-{cluster_id}" if cluster_id else cluster
+            return open_mongodb(mongodb, name, is_durable=durable != "off")
         case _:
             raise StorageError(f"database {database!r} is none of {', '.join(DATABASES)}")
 

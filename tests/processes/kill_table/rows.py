@@ -27,6 +27,7 @@ class Row:
         lost: least and most tasks that end in EngineLost; all others have a result.
         unrun: most of them that had not begun.
         again: most tasks that are run twice. Only those that died with an engine may, and their `attempt` says so.
+        durable: of the controller, with `database: sqlite`.
         transport: of the controller: `auto`, Unix streams as on one host; or `tcp`, as between hosts.
         replaced: kinds of processes that have another pid afterwards, one of each; everybody else is the same.
         engines: how many engines there may be afterwards.
@@ -42,6 +43,7 @@ class Row:
     lost: tuple[int, int] = (0, 0)
     unrun: int = 0
     again: int = 0
+    durable: str = "off"
     transport: str = "auto"
     replaced: frozenset[str] = frozenset()
     engines: tuple[int, ...] = (2,)
@@ -54,6 +56,7 @@ class Row:
     def cell(self) -> tuple[str, str]:
         more = [self.also] if self.also else []
         more += [f"retries={self.retries}"] if self.retries else []
+        more += [f"durable: {self.durable}"] if self.durable != "off" else []
         more += [self.transport] if self.transport != "auto" else []
         return self.process, f"{self.moment} ({', '.join(more)})" if more else self.moment
 
@@ -94,6 +97,35 @@ CONTROLLER_ROWS = [
     Row("controller", "controller.recovery.before_release",
         "A successor dies when it is about to place what was offered: its own successor asks again. Each task runs once.",
         "controller's successor, with offers", replaced=only("controller")),
+    Row("controller", "controller.commit.before_write",
+        f"Nothing of it was said: neither acknowledged, nor dispatched, nor delivered. {_CONTROLLER}", "load", passes=5,
+        durable="process", replaced=only("controller")),
+    Row("controller", "controller.commit.after_write",
+        "What is in the store is taken up, and placed when engines have said what they hold. Each task runs once.", "load",
+        passes=5, durable="process", replaced=only("controller")),
+    Row("controller", "controller.commit.after_write", "As with durable: process.", "load", passes=5, durable="disk",
+        replaced=only("controller")),
+    Row("controller", "controller.release.before_send",
+        "What is in the store and was not said is said by the successor: results are delivered out of the store, once.", "load",
+        passes=5, durable="process", replaced=only("controller")),
+    Row("controller", "controller.release.half_done",
+        "What was said is said again, and recognised: by its client, by its engine, by the store.", "load", passes=5,
+        durable="process", replaced=only("controller")),
+    Row("controller", "controller.restore.before_load",
+        "A successor dies before it has read what it is to take up: its own successor does.", "controller's successor",
+        durable="process", replaced=only("controller")),
+    Row("controller", "controller.restore.after_load",
+        "A successor dies when it has taken up what was left: its own successor does it again.", "controller's successor",
+        durable="process", replaced=only("controller")),
+    Row("controller", "while both engines run a task and 48 wait",
+        "They are in the store: whoever is there first, engine or client, each task runs once and is told once.",
+        "kill the controller under load", durable="process", replaced=only("controller")),
+    Row("controller", "while engines hold tasks in advance",
+        "What was dispatched is waited for until its engine has said what it holds. Each task runs once.",
+        "kill the controller with tasks ahead", durable="process", replaced=only("controller")),
+    Row("controller", "while tasks wait for others, of which some have ended",
+        "What has ended is in the store: they wait for the rest only, and run once.",
+        "kill the controller with dependencies", durable="process", replaced=only("controller")),
     Row("controller", "idle", "It is back in the time that a process takes to start; clients and engines notice nothing.",
         "kill the controller", replaced=only("controller")),
     Row("controller", "while both engines run a task and 48 wait",

@@ -28,7 +28,7 @@ LOST = re.compile(
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " / ".join(row.cell))
 def test_the_promise_holds(row, isolated):
-    with Scene(isolated, row.transport) as scene:
+    with Scene(isolated, row.transport, row.durable) as scene:
         HOW[row.how](scene, row)
         if row.is_point:
             assert (scene.markers / row.moment).exists()

@@ -208,8 +208,8 @@ def check(world: World) -> None:
     functions = world.tasks.functions
     assert {digest: stored.references for digest, stored in functions._functions.items() if stored.references} == named
     assert functions.bytes == sum(stored.size for stored in functions._functions.values())
-    assert world.tasks._in_hand is None
-    assert world.tasks._kept.keys() == scheduler.state.orphanage.finished.keys()
+    assert world.tasks._results.in_hand is None
+    assert world.tasks._results._kept.keys() == scheduler.state.orphanage.finished.keys()
     hub = world.hub
     assert {engine.id for engine in hub.engines.values()} == set(hub.engines_by_id) == set(scheduler.state.engines)
     assert {client.handle for client in hub.clients.values()} == set(hub.clients_by_handle)

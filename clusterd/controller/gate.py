@@ -1,0 +1,159 @@
+"""Holds back what a durable controller says until the store has committed what it said it for: output commit.
+
+Each turn of the loop changes rows and says things. What is said on data connections, and the acknowledgement of what was heard there, waits
+here with the number of the turn's last change, in order, and goes when the store has committed that number. The loop does not wait: the
+next turns queue behind. While the store is in trouble work that was accepted goes on: batches go, acknowledgements do not,
+so that whoever holds a request or a result goes on holding it. Invariant: nothing is acknowledged that is not committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from clusterd.system import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from clusterd.controller.connection import Batch, Connection
+    from clusterd.storage.taskstore.durable import DurableStore
+
+log = logging.getLogger(__name__)
+FULL_BYTES: Final = 32 * 1024**2
+"""Bytes that are to be written above which nothing more is read on data connections: half of what the store itself bounds."""
+DRAIN_SECONDS: Final = 3.0
+RELIEF: Final = 2
+"""It is read again below this part of that."""
+
+
+class _Heard(NamedTuple):
+    change: int
+    connection: Connection
+    seq: int
+
+
+class Gate:
+    """The gate of one controller.
+
+    Args:
+        store: commits; its `on_commit` is to wake the loop.
+        full_bytes: what may be to be written.
+    """
+
+    def __init__(self, store: DurableStore, full_bytes: int = FULL_BYTES) -> None:
+        self._store = store
+        self._full_bytes = full_bytes
+        # What waits, in the order in which it was said; with the number of the change that must be committed before.
+        self._batches: deque[tuple[int, Connection, Batch]] = deque()
+        self._heard: deque[_Heard] = deque()
+        # True while nothing is to be read on data connections.
+        self.is_full = False
+        self._trouble = ""
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that were heard and are not acknowledged."""
+        return len(self._heard)
+
+    def hold(self, connection: Connection, batch: Batch) -> None:
+        """Send a batch when what was changed until the end of this turn is committed."""
+        # Not `last_change` as it is now: what is said first in a turn may follow from what is changed last.
+        self._batches.append((-1, connection, batch))
+
+    def hear(self, connections: Iterable[Connection]) -> None:
+        """Acknowledge what was received from these until now when what follows from it is committed."""
+        for connection in connections:
+            self._heard.append(_Heard(-1, connection, connection.session.received))
+
+    def close_turn(self, now: float) -> None:
+        """Everything of this turn has been said; let go of what may leave."""
+        change = self._store.last_change
+        for index in range(len(self._batches) - 1, -1, -1):
+            at, connection, batch = self._batches[index]
+            if at >= 0:
+                break
+            self._batches[index] = (change, connection, batch)
+        for index in range(len(self._heard) - 1, -1, -1):
+            heard = self._heard[index]
+            if heard.change >= 0:
+                break
+            self._heard[index] = heard._replace(change=change)
+        self.release(now)
+
+    def release(self, now: float) -> None:
+        """Send what is committed."""
+        committed = self._store.committed
+        self._look_at_store()
+        batches, heard = self._batches, self._heard
+        is_going = bool(batches) and (bool(self._trouble) or batches[0][0] <= committed)
+        is_acking = bool(heard) and heard[0].change <= committed
+        if not is_going and not is_acking:
+            return
+        fault.point("controller.release.before_send")
+        latest: dict[Connection, int] = {}
+        while heard and heard[0].change <= committed:
+            _, connection, seq = heard.popleft()
+            latest[connection] = seq
+        for connection, seq in latest.items():
+            connection.session.deal_with(seq)
+        while batches and (self._trouble or batches[0][0] <= committed):
+            _, connection, batch = batches.popleft()
+            _pass_on(connection, batch)
+        fault.point("controller.release.half_done")
+        for connection in latest:
+            # What carries it may have left just now.
+            if not connection.is_gone:
+                connection.endpoint.acknowledge_soon(connection, now)
+
+    def drain(self, now: float) -> None:
+        """The end: commit what is left, and send it."""
+        self._store.flush(DRAIN_SECONDS)
+        self.release(now)
+
+    def _look_at_store(self) -> None:
+        store = self._store
+        trouble = store.trouble
+        if bool(trouble) != bool(self._trouble):
+            if trouble:
+                log.error(
+                    "new tasks are refused until they can be written down again; those accepted go on: %s", trouble
+                )
+            else:
+                log.info("tasks are written down again, and taken")
+        self._trouble = trouble
+        backlog = store.backlog
+        if self.is_full:
+            self.is_full = backlog * RELIEF > self._full_bytes and not trouble
+            if not self.is_full:
+                log.info("the store has caught up: tasks and results are read again")
+        elif backlog > self._full_bytes and not trouble:
+            self.is_full = True
+            log.warning("%d bytes are to be written: nothing more is read until the store has caught up", backlog)
+
+    @property
+    def trouble(self) -> str:
+        """Why new tasks are refused; empty while they are taken."""
+        return self._store.trouble
+
+    def about(self) -> dict[str, Any]:
+        """For `status`."""
+        return {
+            "waiting": len(self._batches),
+            "unacknowledged": len(self._heard),
+            "backlog": self._store.backlog,
+            "is_full": self.is_full,
+            "trouble": self.trouble,
+        }
+
+
+def _pass_on(connection: Connection, batch: Batch) -> None:
+    """Send it on the connection, or on that which its owner has by now."""
+    if not connection.is_gone:
+        connection.pass_on(batch)
+    # Else what an engine was to be told is in the book of its dispatches, and what a client was to be told in the store: each is told anew
+    # when it attaches.
