@@ -67,14 +67,9 @@ class Notices:
         """Announce an engine's state."""
         if engine.id in self._hub.engines_by_id:
             self._changed[engine.id] = engine
-            # Stock clients know no suspects: one whose heart has stopped is gone to them, and comes back when it beats.
-            is_there = engine.door is None or not engine.is_suspect
-            if is_there and engine.id not in self._told:
+            if engine.id not in self._told:
                 self._told.add(engine.id)
                 self.on_came(engine)
-            elif not is_there and engine.id in self._told:
-                self._told.discard(engine.id)
-                self.on_gone(engine)
 
     def gone(self, engine: Engine, cause: str) -> None:
         """Announce the end of an engine."""

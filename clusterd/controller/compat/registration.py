@@ -186,7 +186,7 @@ class Registration:
         self._edge.hub.admit_engine(engine, now)
 
     def silent(self, name: bytes, now: float) -> None:
-        """See `heartbeat.Owner`: no new work, and clients are told; what it has may still come."""
+        """See `heartbeat.Owner`: no new work. Stock clients are not told: they would fail at once what it has, and may still do."""
         engine = self._edge.hub.engines.get(name)
         if engine is not None:
             self._edge.hub.watch.engine_unlinked(engine, now)
