@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import yaml
 
 from clusterd.errors import ProfileError
-from clusterd.profile.ipython_settings import Taken, controller, engine_set, needless
+from clusterd.profile.ipython_settings import controller, engine_set
+from clusterd.profile.ipython_taken import Taken, needless
 from clusterd.profile.output import OneLine
 from clusterd.profile.python_config import MAX_TEXT, Assignment, Note, read_config
 
@@ -78,6 +79,9 @@ def import_ipython(directory: Path) -> Imported:
         if key not in taken.used:
             reason = needless(key) or "has no counterpart; see whether it is needed"
             notes.append(Note(assignment.source, assignment.line, ".".join(key), reason))
+    for path in sorted(directory.glob("*.template")):
+        if path.absolute() not in taken.templates:
+            notes.append(Note(path.name, 0, "the template", "no setting that was taken over names it"))
     if any(directory.glob("startup/*.py")):
         reason = "engines do not run them; put them into one file and name it under engine_sets.engines.startup.script"
         notes.append(Note("startup", 0, "its Python files", reason))

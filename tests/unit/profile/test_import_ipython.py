@@ -201,7 +201,7 @@ def test_a_site_s_profile(directory):
         "env": {"OMP_NUM_THREADS": "1", "X": "{{a}}"},
         "queue": "long",
         **batch,
-        "template_file": str(directory / "pbs.engine.template"),
+        "template": TEMPLATE,
     }
     assert [(note.source, note.subject, note.reason) for note in found.notes] == [
         ("ipcluster_config.py", "IPClusterStart.delay", "not needed: engines wait for their controller"),
@@ -215,7 +215,7 @@ def test_a_site_s_profile(directory):
     ]
     assert yaml.safe_load(found.text) == found.values
     # The template stands there line by line, the notes above it.
-    assert "    #PBS -l nodes={n//4}:ppn=4\n" in found.text
+    assert "      #PBS -l nodes={n//4}:ppn=4\n" in found.text
     assert (
         "#   ipcluster_config.py:6: IPClusterStart.delay: not needed: engines wait for their controller\n" in found.text
     )
@@ -295,7 +295,9 @@ REFUSED = {
     "c.IPController.ip = 'a'\nc.IPController.engine_ip = 'b'": "one address is listened on, a",
     "c.Cluster.n = True": "True is not of a kind that can be taken over",
     "c.Cluster.engine_launcher_class = 'ssh'\nc.SSHEngineSetLauncher.engines = {'h': 'x'}": "is no mapping of hosts to numbers",
-    "c.Cluster.engine_launcher_class = 'pbs'\nc.PBSLauncher.batch_template_file = '~nobody-at-all/x'": "there is no file ~nobody-at-all/x",
+    "c.Cluster.engine_launcher_class = 'pbs'\nc.PBSLauncher.batch_template_file = '~nobody-at-all/x'": (
+        "~nobody-at-all/x: Could not determine home directory."
+    ),
     "c.Cluster.engine_launcher_class = 'pbs'\nc.PBSLauncher.submit_command = ['msub']": "msub is not called; the system's own command is",
     "c.Cluster.engine_launcher_class = 'pbs'\nc.PBSLauncher.submit_command = [7]": "is no list of words",
     "c.Cluster.engine_launcher_class = 'slurm'\nc.SlurmLauncher.options = '\"'": "cannot be split into words: No closing quotation",
@@ -309,6 +311,27 @@ REFUSED = {
 def test_a_value_without_a_counterpart_is_noted(directory, text):
     found = write(directory, ipcluster_config=text)
     assert REFUSED[text] in [note.reason for note in found.notes]
+
+
+def test_a_template_that_cannot_stand_in_the_profile_is_named(directory):
+    text = (
+        "c.Cluster.engine_launcher_class = 'pbs'\nc.PBSLauncher.batch_template_file = 'a.template'\nc.Cluster.n = 1\n"
+    )
+    path = directory / "a.template"
+    found = write(directory, ipcluster_config=text)
+    assert [note.reason for note in found.notes] == [f"{path}: No such file or directory"]
+    path.write_text("x" * 70_000)
+    found = write(directory, ipcluster_config=text)
+    assert found.values["engine_sets"]["engines"]["template_file"] == str(path)
+    assert found.notes == ()
+    path.write_bytes(b"\xff")
+    (note,) = write(directory, ipcluster_config=text).notes
+    assert note.reason.startswith(f"{path}: 'utf-8' codec can't decode")
+
+
+def test_a_template_that_nothing_names_is_noted(directory):
+    (directory / "old.template").touch()
+    assert [note.source for note in write(directory, ipcluster_config="c.Cluster.n = 1\n").notes] == ["old.template"]
 
 
 def test_files_of_the_startup_directory_are_noted(directory):
