@@ -107,9 +107,7 @@ def _state(letters: str, queue: str) -> JobState:  # noqa: PLR0911 - one case pe
         return Running(queue.partition("@")[2])
     if "R" in has:
         return Requeued(letters)
-    if has & set("qw"):
-        return Pending()
-    return Unclear(f"state {letters}")
+    return Pending()
 
 
 def from_qacct(reply: Reply) -> Answer:

@@ -124,6 +124,7 @@ WITHOUT_VALUE = {
     "power": ("{1 + 9 ** 9 ** 9}", "t:1:6: an exponent is at most 64"),
     "large power": ("{n ** 64}", "t:1:2: the number is too large"),
     "float power": ("{(n + 0.5) ** 64 ** 1 * (n + 0.5) ** 64 * 10.0 ** 64}", "t:1:2: the number is too large"),
+    "overflow": ("{(10.0 ** 60) ** 60}", "t:1:2: the number is too large"),
     "root": ("{(-8) ** 0.5}", "t:1:2: the root of a negative number"),
     "shift": ("{1 << n}", "t:1:2: a shift is by at most 64 bits"),
     "negative shift": ("{1 << -1}", "t:1:2: negative shift count"),

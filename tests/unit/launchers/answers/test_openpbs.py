@@ -246,6 +246,18 @@ def test_a_letter_that_is_not_known_is_unclear():
     assert report.state.reason == "job_state M: moved"
 
 
+def test_a_job_that_had_to_make_room_was_preempted():
+    document = {"Jobs": {"1.s": {"job_state": "F", "substate": 91, "comment": "Job deleted as result of preemption"}}}
+    (report,) = from_qstat_json(Reply(json.dumps(document))).jobs
+    assert report.state.cause == "preempted"
+
+
+def test_a_denial_of_something_that_is_no_id_is_a_problem():
+    answer = from_qstat_text(Reply("", "qstat: Unknown Job Id 12\n", 153))
+    assert answer.denied == {}
+    assert answer.problems == ("qstat: Unknown Job Id: 12",)
+
+
 @given(st.text(max_size=400), st.text(max_size=60), st.integers(-15, 255))
 def test_any_text_has_an_answer(stdout, stderr, status):
     for parser in (from_qstat_json, from_qstat_text):

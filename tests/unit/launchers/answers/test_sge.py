@@ -62,6 +62,7 @@ LETTERS = {
     "tsT": Suspended("tsT"),
     "P": Suspended("P"),
     "z": Ended("unknown", reason="finished (z)"),
+    "N": Suspended("N"),
     "X": Unclear("state X"),
     "r?": Unclear("state r?"),
 }

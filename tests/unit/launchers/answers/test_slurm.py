@@ -281,6 +281,11 @@ def test_a_line_of_sacct_that_is_no_job_is_a_problem(line):
     assert len(answer.problems) == 1
 
 
+def test_a_job_without_a_nice_end_of_line():
+    assert [job.id for job in from_squeue(Reply("\n1|RUNNING|n1|u|None|j")).jobs] == ["1"]
+    assert from_squeue(Reply("\n1|RUNNING|n1|u|None|j")).problems == ()
+
+
 @given(st.text(max_size=300), st.text(max_size=50), st.integers(-15, 255))
 def test_any_text_has_an_answer(stdout, stderr, status):
     for parser in (from_squeue, from_squeue_json, from_sacct):
