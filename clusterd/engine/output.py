@@ -26,6 +26,8 @@ LIMIT_BYTES = 1024 * 1024
 _LINE_BYTES = 8192
 # How often the name of the log is compared with the open file.
 _LOOK_SECONDS = 1.0
+# No child process comes and goes in less; a task that prints a million lines does not ask a million times.
+_CHILDREN_SECONDS = 0.0005
 
 
 class _Binary(io.RawIOBase):
@@ -66,6 +68,8 @@ class Stream(io.TextIOBase):
         self._log = log
         # Monotonic time before which the log is not looked at again.
         self._look_at = 0.0
+        # Likewise for what child processes have written.
+        self._children_at = 0.0
         # True when anything was written since the last `take`: all that a silent task pays for.
         self.is_dirty = False
         # What the running task wrote, in order; at most twice the limit, so that trimming costs O(1) a byte.
@@ -121,7 +125,10 @@ class Stream(io.TextIOBase):
             return
         if self.tap is not None and not self._line and self._log is not None:
             # Before a line of ours begins, what child processes have put into the log.
-            self.tap.log(b"")
+            now = time.monotonic()
+            if now >= self._children_at:
+                self._children_at = now + _CHILDREN_SECONDS
+                self.tap.log(b"")
         self._line.append(data)
         self._line_bytes += size
         if b"\n" in data or self._line_bytes > _LINE_BYTES:

@@ -1,12 +1,14 @@
 """Tells stock clients at once which engines come and go, and when the controller ends.
 
-A client that hears that an engine has left fails all that it has sent to it; work that an engine does before its client has heard of it
-belongs to nobody there. So this is said before anything else about the engine. Nothing but these three messages may be said here.
+Work that an engine does before its client has heard of it belongs to nobody there, so its coming is said before anything else about it. A
+client that hears that an engine has left fails all that it has sent to it, in words of its own, so that is said a moment behind our
+answers, which name the cause. Nothing but these three messages may be said here.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.controller.compat.names import name_of
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.peers import Engine
 
+LEAVING_SECONDS: Final = 0.1
+"""So long after our answers for what an engine had is its leaving announced: they travel on other sockets."""
 MAX_GONE: Final = 1000
 """Engines that have left whose names are remembered, for errors about them."""
 
@@ -31,6 +35,8 @@ class Announcements:
         self._edge = edge
         # By wire id, the one that left last at the end.
         self._gone: dict[int, str] = {}
+        # Engines whose leaving is to be announced, with the monotonic time, in order.
+        self._leaving: deque[tuple[float, int, str]] = deque()
         edge.hub.notices.on_came = self._came
         edge.hub.notices.on_gone = self._left
 
@@ -41,16 +47,29 @@ class Announcements:
 
     def close(self) -> None:
         """Say that the controller ends."""
+        self.tick(float("inf"))
         self._say("shutdown_notification", {"status": "ok"})
 
+    def next_deadline(self) -> float | None:
+        """When `tick` is due."""
+        return self._leaving[0][0] if self._leaving else None
+
+    def tick(self, now: float) -> None:
+        """Announce who has left a moment ago."""
+        while self._leaving and self._leaving[0][0] <= now:
+            _, wire_id, name = self._leaving.popleft()
+            self._say("unregistration_notification", {"id": wire_id, "uuid": name})
+
     def _came(self, engine: Engine) -> None:
+        # One that is back under its old name has left before.
+        self.tick(float("inf") if any(name == name_of(engine) for _, _, name in self._leaving) else float("-inf"))
         self._say("registration_notification", {"id": engine.id, "uuid": name_of(engine)})
 
     def _left(self, engine: Engine) -> None:
         self._gone[engine.id] = name_of(engine)
         if len(self._gone) > MAX_GONE:
             del self._gone[next(iter(self._gone))]
-        self._say("unregistration_notification", {"id": engine.id, "uuid": name_of(engine)})
+        self._leaving.append((self._edge.operations.now + LEAVING_SECONDS, engine.id, name_of(engine)))
 
     def _say(self, what: str, content: dict[str, Any]) -> None:
         try:

@@ -130,13 +130,20 @@ class Clients:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        due = (self.outbox.next_deadline(), self.intake.next_deadline(), self._dask.next_deadline(), self._ends_at)
+        due = (
+            self.outbox.next_deadline(),
+            self.intake.next_deadline(),
+            self.announcements.next_deadline(),
+            self._dask.next_deadline(),
+            self._ends_at,
+        )
         return min((at for at in due if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self.outbox.tick(now)
         self.intake.tick(now)
+        self.announcements.tick(now)
         self._dask.tick(now)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS

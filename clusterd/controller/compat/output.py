@@ -1,6 +1,6 @@
 """Live output, as stock clients hear it: on one PUB for all of them, each message with the request's header as its parent.
 
-Nothing is made while nobody listens. A client waits for the reply and for `idle`, so the latter is said before each reply of a task
+Nothing is made while nobody listens. A client waits for the reply and for `idle`, so the latter is said behind the reply of each task
 that ran; `busy` only with the first thing that a task shows: it tells nobody anything else.
 """
 

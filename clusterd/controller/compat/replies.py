@@ -38,8 +38,6 @@ _ENAMES: Final = {
     Reason.TIMEOUT: "TaskTimeout",
     Reason.OVERLOADED: "Overloaded",
 }
-# Work for one engine: its client knows by itself when that leaves.
-_DIRECT: Final = frozenset({"mux", "broadcast"})
 _UNANSWERED: Final = frozenset({"hub", "comm"})
 # Why it ends when that happens: it had begun there, or had not.
 _OF_ITS_ENGINE: Final = frozenset({Reason.ENGINE_LOST, Reason.UNSCHEDULABLE})
@@ -143,8 +141,21 @@ class Replies:
         reply = jupyter.unpack_reply(result.body)
         engine = self._edge.hub.engines_by_id.get(wire_id)
         name = origin.name.decode() if engine is None else name_of(engine)
+        self._hand_over(session, origin, reply, name, result, frames, now)
+        # After the reply, as ipykernel does it: a client has one thread for both, and somebody waits for the reply.
         if engine is not None and engine.door is None:
             self._output.idle(engine, origin)
+
+    def _hand_over(
+        self,
+        session: Session,
+        origin: Origin,
+        reply: jupyter.Reply,
+        name: str,
+        result: Result,
+        frames: Sequence[Any],
+        now: float,
+    ) -> None:
         if origin.group is not None and origin.group.is_coalescing:
             self._join(session, origin, reply, frames, now, is_error=result.status != STATUS_OK)
             return
@@ -167,10 +178,10 @@ class Replies:
         if payload.kind != STOCK:
             self.on_control(session, origin, None if has_left else action.text, now)
             return
-        if origin.channel in _DIRECT and has_left:
-            if origin.group is not None:
-                origin.group.is_mute = True
-                self._end_part(session, origin.group, now)
+        if has_left and origin.group is not None and origin.group.is_coalescing:
+            # Its client fails the whole of it when it hears of the engine; what the others say comes later.
+            origin.group.is_mute = True
+            self._end_part(session, origin.group, now)
             return
         if action.reason is Reason.ABORTED:
             self._answer(session, origin, ABORTED, "aborted", name, now)

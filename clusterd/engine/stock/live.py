@@ -35,8 +35,9 @@ FLUSH_SECONDS: Final = 0.1
 """No text waits longer, unless user code holds the interpreter."""
 EAGER_SECONDS: Final = 0.05
 """A complete line goes at once when none went for so long."""
-PIECE_BYTES: Final = 64 * 1024
-"""Text of one message; who has more than that waiting waits."""
+PIECE_BYTES: Final = 1024 * 1024
+"""Text of one message; who has more than that waiting waits. Stock clients copy all they have of a task's text for each message of it:
+small ones make them quadratically slow. Control characters are six times as long on the wire: it still fits into a header."""
 KEPT_BYTES: Final = 1024 * 1024
 """What is kept while there is no controller."""
 MAX_CONTENT_BYTES: Final = 8 * 1024 * 1024

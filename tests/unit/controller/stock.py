@@ -78,8 +78,9 @@ class StockWorld(World):
             for engine in engines:
                 engine.pong()
 
-    def notices(self):
-        """(type, id, uuid) of what stock clients were told since the last time."""
+    def notices(self, *, after=0.0):
+        """(type, id, uuid) of what stock clients were told since the last time, and within the next seconds."""
+        self.pass_time(after, 0.01)
         read = Framing(self.key, "").read
         said = [read(frames) for frames in self.sockets.take("notification")]
         return [(message.kind.partition("_")[0], message.content["id"], message.content["uuid"]) for message in said]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterd.controller.compat import intake
+from clusterd.controller.compat.announcements import LEAVING_SECONDS
 from clusterd.controller.peers import Loss
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
@@ -162,13 +163,17 @@ def test_a_handler_that_fails_ends_one_message(world, client, engine, monkeypatc
 
 
 @pytest.mark.parametrize("running", [None, b"", b"another"])
-def test_work_of_an_engine_that_leaves_is_failed_by_the_notice_alone(world, client, engine, running):
+def test_work_of_an_engine_that_leaves_is_answered_with_the_cause_before_the_notice(world, client, engine, running):
     header = client.apply(name_of(engine))
     client.apply(name_of(engine))
     world.hub.lose_engine(world.hub.engines[engine.uuid], Loss("killed", running=running), world.now)
     world.turn()
-    assert world.notices() == [("registration", 0, name_of(engine)), ("unregistration", 0, name_of(engine))]
-    assert client.heard("mux") == []
+    assert world.notices() == [("registration", 0, name_of(engine))]
+    told = [message.content for message in client.heard("mux")]
+    assert [content["ename"] for content in told] == ["EngineError", "EngineError"]
+    assert all("killed" in content["evalue"] for content in told)
+    world.pass_time(LEAVING_SECONDS + 0.01, 0.01)
+    assert world.notices() == [("unregistration", 0, name_of(engine))]
     assert record(client, header["msg_id"])["result_content"]["ename"] == "EngineError"
 
 
@@ -389,13 +394,15 @@ def test_one_error_is_the_answer_of_a_coalesced_broadcast(client, engines):
 
 
 @pytest.mark.parametrize("is_coalescing", [True, False])
-def test_a_death_inside_a_broadcast_is_told_by_the_notice(world, client, engines, is_coalescing):
+def test_a_death_inside_a_broadcast_is_answered_and_told_by_the_notice_where_answers_are_one(
+    world, client, engines, is_coalescing
+):
     client.broadcast(named(engines), is_coalescing=is_coalescing)
     answer(engines[0])
     engines[1].say(m.Goodbye("gone"))
     world.turn()
     answer(engines[2])
-    assert len(client.heard("broadcast")) == (0 if is_coalescing else 2)
+    assert len(client.heard("broadcast")) == (0 if is_coalescing else 3)
 
 
 @pytest.mark.parametrize("is_coalescing", [True, False])
