@@ -16,19 +16,19 @@ class Outstanding(NamedTuple):
     Attributes:
         queue: by engine (wire id): those for this engine alone, running or not.
         tasks: by engine: those that any may run, and that this one has.
-        unassigned: how many of the latter no engine has.
+        unassigned: those of the latter that no engine has.
     """
 
     queue: dict[int, list[str]]
     tasks: dict[int, list[str]]
-    unassigned: int
+    unassigned: list[str]
 
 
 def outstanding(tasks: Tasks) -> Outstanding:
     """All unfinished tasks: O(tasks), some microseconds each."""
     queue: dict[int, list[str]] = {}
     assigned: dict[int, list[str]] = {}
-    unassigned = 0
+    unassigned: list[str] = []
     known = tasks.scheduler.state.tasks
     for task_id, payload in tasks.payloads.items():
         task = known.get(task_id)
@@ -42,5 +42,5 @@ def outstanding(tasks: Tasks) -> Outstanding:
         elif task.engine is not None and task.place is Place.HELD:
             assigned.setdefault(task.engine.id, []).append(msg_id)
         else:
-            unassigned += 1
+            unassigned.append(msg_id)
     return Outstanding(queue, assigned, unassigned)

@@ -146,7 +146,7 @@ class Queries:
                     "tasks": len(waits.tasks.get(engine, ())),
                 }
         # The only other key: clients take every key but this and `status` for an engine's id.
-        reply["unassigned"] = waits.unassigned
+        reply["unassigned"] = waits.unassigned if content.get("verbose") else len(waits.unassigned)
         return reply, []
 
     def _ended(self, names: list[str]) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ ENGINES = {0: "engine-0", 2: "0" * 32}
 class Hub:
     def __init__(self, store=None):
         self.store = store or MemoryStore(1000, 2**30)
-        self.waits = Outstanding({}, {}, 0)
+        self.waits = Outstanding({}, {}, [])
         self.completed = {0: 4}
         self.submitted = []
         numbers = itertools.count(1)
@@ -101,7 +101,7 @@ def test_who_is_there(hub):
 
 
 def test_queues_in_numbers(hub):
-    hub.waits = Outstanding({0: ["a", "b"]}, {0: ["c"], 2: ["d"]}, 3)
+    hub.waits = Outstanding({0: ["a", "b"]}, {0: ["c"], 2: ["d"]}, ["e", "f", "g"])
     reply, _ = hub.ask("queue", targets=None, verbose=False)
     assert reply == {
         "0": {"queue": 2, "completed": 4, "tasks": 1},
@@ -116,10 +116,11 @@ def test_queues_in_numbers(hub):
 def test_queues_by_name(hub):
     hub.end(hub.put("done", engine="engine-0"))
     hub.put("runs", engine="engine-0")
-    hub.waits = Outstanding({}, {0: ["runs"]}, 0)
+    hub.waits = Outstanding({}, {0: ["runs"]}, ["waits"])
     reply, _ = hub.ask("queue", verbose=True)
     assert reply["0"] == {"queue": [], "completed": ["done"], "tasks": ["runs"]}
     assert reply["2"] == {"queue": [], "completed": [], "tasks": []}
+    assert reply["unassigned"] == ["waits"]
 
 
 def test_no_engines_have_no_queues(hub, monkeypatch):
