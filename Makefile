@@ -42,6 +42,10 @@ demo: $(VENV)/.installed-base ## start a cluster on this machine, compute on it,
 test: $(VENV)/.installed-test $(COMPAT_VENV)/.installed-compat $(COMPAT8_VENV)/.installed-compat8 ## run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/.installed-test ## 10,000 tasks on 8 engines while controller, engines and daemon are killed every few seconds
+	CLUSTERD_CHAOS_TASKS=10000 CLUSTERD_CHAOS_SECONDS=3 $(VENV)/bin/python -m pytest tests/processes/test_chaos.py -s --timeout 1200 $(ARGS)
+
 .PHONY: test-compat
 test-compat: $(VENV)/.installed-test $(COMPAT_VENV)/.installed-compat ## run all of ipyparallel's own tests against our controller, with our engines and with ipengine
 	$(VENV)/bin/python -m tests.compat.suite $(ARGS)

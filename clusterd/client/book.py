@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.client import casts, dependencies
 from clusterd.client.functions import FunctionBook
+from clusterd.client.receipts import Receipts
 from clusterd.client.room import Room
 from clusterd.client.task import TaskFuture, forgotten
 from clusterd.core.wire.frames import BATCH_HEADER_BYTES
@@ -64,6 +65,7 @@ class TaskBook:
         # By task id: bytes that count against the credit. Only the I/O thread touches it.
         self.in_flight: dict[bytes, int] = {}
         self.in_flight_bytes = 0
+        self.receipts = Receipts()
         self.room = Room()
         # Functions that the present connection has carried.
         self._told: set[bytes] = set()
@@ -234,6 +236,7 @@ class TaskBook:
             fault.point("client.submit.before_send")
             try:
                 link.send(messages, payload)
+                self.receipts.note(link.session, batch)
             except LimitExceeded as error:
                 # A new controller may take less than the one that was there when these were submitted.
                 for future in batch:
@@ -308,6 +311,7 @@ class TaskBook:
         fault.point("client.result.received")
         payload, at, digests = received.payload, 0, received.digests
         self._is_throttled = False
+        self.receipts.prune()
         for message in received.messages:
             kind = type(message)
             if kind is Deliver:
@@ -367,6 +371,7 @@ class TaskBook:
     def disconnected(self) -> None:
         """The connection is gone: all that it carried and that has no answer is sent again on the next one."""
         self._told.clear()
+        self.receipts.clear()
         with self._lock:
             for future in reversed([future for future in self.pending.values() if future._is_sent]):
                 if future._submit is not None:

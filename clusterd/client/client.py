@@ -81,6 +81,20 @@ class Client(Asking):
     # --- engines ---
 
     @property
+    def submitted(self) -> int:
+        """How many tasks were submitted here in all."""
+        return self._connection.tasks._number  # noqa: SLF001
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them the controller has acknowledged, or have ended; in a durable profile these are in its store."""
+        connection = self._connection
+        connection.look()
+        tasks = connection.tasks
+        unsent = sum(not future._is_sent for future in list(tasks.pending.values()))  # noqa: SLF001
+        return max(0, tasks._number - unsent - len(tasks.receipts.awaited()))  # noqa: SLF001
+
+    @property
     def cluster(self) -> str:
         """Name of the cluster."""
         return self._connection.loop.cluster

@@ -111,6 +111,11 @@ class Connection:
         if self.alarm.is_awaited and not self._helm.is_driven and not self.loop.is_quiet:
             self._helm.recall()
 
+    def is_acknowledged(self, future: TaskFuture) -> bool:
+        """See `TaskFuture`."""
+        self.look()
+        return future._is_sent and all(future is not awaited for awaited in self.tasks.receipts.awaited())  # noqa: SLF001
+
     def end_early(self, futures: Sequence[TaskFuture], *, is_cancelling: bool, is_waiting: bool = True) -> int:
         """Cancel or abort what has not begun; the number that is known to have ended.
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from clusterd import errors
-from clusterd.client.future import CANCELLED, FINISHED, LightFuture, Owner
+from clusterd.client.future import CANCELLED, FINISHED, PENDING, LightFuture, Owner
 from clusterd.core.wire import payload
 from clusterd.core.wire.frames import find_body
 from clusterd.core.wire.messages import STATUS_OK, Deliver, Failed
@@ -33,6 +33,9 @@ _CLASSES: Final[dict[str, type[ClusterdError]]] = {
 
 class TaskOwner(Owner, Protocol):
     """What a task needs of the connection it lives on."""
+
+    def is_acknowledged(self, future: TaskFuture) -> bool:
+        """See `TaskFuture`; asked of one that has not ended."""
 
     def end_early(self, futures: Sequence[TaskFuture], *, is_cancelling: bool, is_waiting: bool = True) -> int:
         """Cancel or abort what has not begun; the number that is known to have ended."""
@@ -80,6 +83,11 @@ class TaskFuture(LightFuture):
     def task_id(self) -> str:
         """The id under which controller, logs and `queue_status` know it (hex)."""
         return self._id.hex()
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """True once the controller has it: in a durable profile it is in the store, and runs whatever becomes of this process."""
+        return self._state != PENDING or self._owner.is_acknowledged(self)
 
     @property
     def engine_id(self) -> int | None:

@@ -142,8 +142,12 @@ class Ledger:
             if type(message) is Deliver or type(message) is Failed:
                 row = self._owed.pop(message.task, None)
                 if row is not None:
-                    row.is_owed = False
-                    self._store.note(row)
+                    self._settle(row)
+
+    def _settle(self, row: TaskRow) -> None:
+        """Nothing is owed for it any more. That need not be committed soon: who is told twice knows it."""
+        row.is_owed = False
+        self._store.note(row)
 
     # --- clients ---
 
@@ -174,8 +178,10 @@ class Ledger:
         name = client.uuid.hex()
         for task, row in [item for item in self._owed.items() if item[1].client == name]:
             del self._owed[task]
-            row.is_owed = False
-            self._store.note(row)
+            self._settle(row)
+        for payload in self._tasks.payloads.values():
+            if payload.client == client.handle and payload.row is not None:
+                self._settle(payload.row)  # what runs ends for nobody, and is not taken up again
         for task in [task for task, row in self._waiting.items() if row.client == name]:
             del self._waiting[task]
             payload = self._tasks.payloads[task] = Payload(_submit_of(task, row, None, None), client.handle, (), ())

@@ -408,3 +408,84 @@ def test_what_was_written_is_there_after_a_restart(open_store):
     assert found.outcome.body == b"\x80value"
     assert store.get("b").outcome is None
     assert ids(store, {"completed": None}) == ["b", "c"]
+
+
+# --- what durable controllers ask ---
+
+
+@pytest.fixture
+def durable(open_store, backend):
+    """Opens a store for a durable controller, again and again the same one."""
+    if backend[0] == "memory":
+        pytest.skip("lasts as long as the process: that is its contract")
+    return open_store
+
+
+def test_what_is_owed_is_found_by_the_next_controller(durable):
+    store = durable()
+    pending = native("aa", is_owed=True, wish=b"wish", buffers=[b"one", b""])
+    ended = native("bb", is_owed=True)
+    free = native("cc")
+    for row in (pending, ended, free):
+        store.put(row)
+    ended.outcome = Outcome("ok", T0 + 1, T0 + 1, T0, b"result", [b"frame"], display=b"shown")
+    store.update(ended)
+    assert [row.msg_id for row in store.unfinished()] == ["aa"]
+    assert [row.msg_id for row in store.owed_to("c1")] == ["bb"]
+    store.close()
+    store = durable()
+    [row] = store.unfinished()
+    assert (row.msg_id, row.wish, row.body, list(row.buffers)) == ("aa", b"wish", b"\x80args", [b"one", b""])
+    store.resume(row)
+    [row] = store.owed_to("c1")
+    assert (row.outcome.body, list(row.outcome.buffers), row.outcome.display) == (b"result", [b"frame"], b"shown")
+    assert store.owed_to("c2") == []
+    row.is_owed = False
+    store.note(row)
+    assert store.flush()
+    assert store.owed_to("c1") == []
+
+
+def test_a_task_that_is_taken_up_gets_its_end(durable):
+    store = durable()
+    store.put(native("aa", is_owed=True))
+    store.close()
+    store = durable()
+    [row] = store.unfinished()
+    store.resume(row)
+    assert store.size().pending == 1
+    row.outcome = Outcome("ok", T0 + 1, T0 + 1)
+    store.update(row)
+    assert store.flush()
+    assert store.unfinished() == []
+    assert store.get("aa").outcome.status == "ok"
+    assert store.size().pending == 0
+
+
+def test_functions_are_there_before_their_tasks(durable):
+    store = durable()
+    store.keep_function(b"f" * 16, [b"body", memoryview(EVERYTHING)])
+    store.keep_function(b"g" * 16, [b"other"])
+    store.put(native("aa", is_owed=True))
+    assert store.flush()
+    assert store.functions() == {b"f" * 16: [b"body", EVERYTHING], b"g" * 16: [b"other"]}
+    store.drop_function(b"g" * 16)
+    store.keep_function(b"f" * 16, [b"body"])
+    store.put(native("bb", is_owed=True))
+    store.close()
+    assert durable().functions() == {b"f" * 16: [b"body"]}
+
+
+def test_a_change_is_committed_when_its_number_is(durable):
+    store = durable()
+    told = []
+    store.on_commit = lambda: told.append(store.committed)
+    assert store.last_change <= store.committed
+    store.put(native("aa"))
+    first = store.last_change
+    assert store.flush()
+    assert first <= store.committed
+    assert told[-1] >= first
+    row = native("bb")
+    store.put(row)
+    assert store.last_change > first

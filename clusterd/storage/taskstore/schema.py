@@ -264,7 +264,7 @@ def write_functions(
     connection: sqlite3.Connection, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]
 ) -> None:
     """Bring the table functions up to date."""
-    connection.executemany("DELETE FROM functions WHERE digest = ?", [(digest,) for digest in dropped])
+    connection.executemany("DELETE FROM functions WHERE digest = ?", [(digest,) for digest in {*dropped, *kept}])
     connection.executemany(
         "INSERT OR REPLACE INTO functions VALUES (?, ?, ?)",
         [(digest, number, data) for digest, parts in kept.items() for number, data in enumerate(parts)],

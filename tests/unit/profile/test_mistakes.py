@@ -407,6 +407,21 @@ CONTROLLERS = {
             "p:2:24: controller.database: expected memory, mongodb, none or sqlite, found 'memry' (did you mean 'memory'?)"
         ],
     ),
+    "durable without a database that lasts": (
+        "controller: {durable: process}",
+        [
+            (
+                "p:2:23: controller.durable: process needs a database that outlives the controller, not memory"
+                " (set database to sqlite or mongodb)"
+            )
+        ],
+    ),
+    "durable without reuse": (
+        "controller: {database: sqlite, reuse: false, durable: disk}",
+        [
+            "p:2:55: controller.durable: disk needs keys and ports that outlive the controller (set reuse: true)",
+        ],
+    ),
     "ports: one": (
         "controller: {ports: 50000}",
         ["p:2:21: controller.ports: expected a range of ports such as 50000-50100, found the number 50000"],
