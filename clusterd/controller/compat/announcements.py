@@ -8,7 +8,7 @@ answers, which name the cause. Nothing but these three messages may be said here
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.controller.compat.names import name_of
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LEAVING_SECONDS: Final = 0.1
 """So long after our answers for what an engine had is its leaving announced: they travel on other sockets."""
+RECENT_SECONDS: Final = 15.0
+"""A client asks who is there, and begins to listen after that; it may take so long (it gives up after 10 s) or miss what comes between."""
+MAX_RECENT: Final = 4096
 MAX_GONE: Final = 1000
 """Engines that have left whose names are remembered, for errors about them."""
 
@@ -37,6 +40,9 @@ class Announcements:
         self._gone: dict[int, str] = {}
         # Engines whose leaving is to be announced, with the monotonic time, in order.
         self._leaving: deque[tuple[float, int, str]] = deque()
+        # What was said last of each engine, with the monotonic time, oldest first.
+        self._recent: OrderedDict[int, tuple[float, str, str]] = OrderedDict()
+        edge.listen("notification", self._subscribed)
         edge.hub.notices.on_came = self._came
         edge.hub.notices.on_gone = self._left
 
@@ -50,6 +56,13 @@ class Announcements:
         self.tick(float("inf"))
         self._say("shutdown_notification", {"status": "ok"})
 
+    def _subscribed(self, frames: list[bytes], now: float) -> None:
+        """A client listens from now on: it is told again of the last seconds; who knows that already takes no notice."""
+        if frames[0][:1] == b"\1":
+            for wire_id, (since, what, name) in list(self._recent.items()):
+                if since + RECENT_SECONDS >= now:
+                    self._say(what, {"id": wire_id, "uuid": name})
+
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         return self._leaving[0][0] if self._leaving else None
@@ -58,12 +71,19 @@ class Announcements:
         """Announce who has left a moment ago."""
         while self._leaving and self._leaving[0][0] <= now:
             _, wire_id, name = self._leaving.popleft()
-            self._say("unregistration_notification", {"id": wire_id, "uuid": name})
+            self._tell(wire_id, "unregistration_notification", name)
+
+    def _tell(self, wire_id: int, what: str, name: str) -> None:
+        self._recent.pop(wire_id, None)
+        self._recent[wire_id] = (self._edge.operations.now, what, name)
+        if len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
+        self._say(what, {"id": wire_id, "uuid": name})
 
     def _came(self, engine: Engine) -> None:
         # One that is back under its old name has left before.
         self.tick(float("inf") if any(name == name_of(engine) for _, _, name in self._leaving) else float("-inf"))
-        self._say("registration_notification", {"id": engine.id, "uuid": name_of(engine)})
+        self._tell(engine.id, "registration_notification", name_of(engine))
 
     def _left(self, engine: Engine) -> None:
         self._gone[engine.id] = name_of(engine)

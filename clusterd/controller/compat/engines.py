@@ -254,6 +254,8 @@ class Engines:
         if message is None:
             return
         header = jupyter.header_of(message.header)
+        if header.msg_type == "iopub_welcome":
+            self._registration.heard(header.session.encode("utf-8", "replace"), now)
         if header.msg_type == "shutdown_reply":
             engine = self._edge.hub.engines.get(header.session.encode("utf-8", "replace"))
             if engine is not None and engine.door is self:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 MISSES: Final = 10
 """Beats in a row that may be missed, as at ipcontroller's."""
+HURRY_SECONDS: Final = 0.1
+"""While an engine joins, the present ping is said again so often ..."""
+HURRY_FOR: Final = 3.0
+"""... for so long: nobody waits a whole period for an engine that is there."""
 MIN_GRACE: Final = 5.0
 """Seconds at least between silent and given up, whatever the period: as long as ipcontroller waits for late results."""
 
@@ -58,6 +62,9 @@ class Heartbeat:
         self._owner = owner
         self._hearts: dict[bytes, Heart] = {}
         self._next_ping = 0.0
+        # While somebody joins: when the ping is said again, and until when that goes on.
+        self._next_repeat = float("inf")
+        self._hurry_until = float("-inf")
         # How many pings there were.
         self.pings_sent = 0
         self._pings: tuple[bytes, bytes] = (b"", b"")
@@ -76,13 +83,22 @@ class Heartbeat:
         """Count them no more."""
         self._hearts.pop(name, None)
 
+    def hurry(self, now: float) -> None:
+        """Somebody joins: its first beat is to come soon."""
+        self._hurry_until = now + HURRY_FOR
+        self._next_repeat = min(self._next_repeat, now + HURRY_SECONDS)
+
     def next_deadline(self) -> float:
         """When `tick` is due."""
-        return self._next_ping
+        return min(self._next_ping, self._next_repeat)
 
     def tick(self, now: float) -> None:
         """Send the next ping when it is time, after a look at who has not answered the last one."""
         if now < self._next_ping:
+            if now >= self._next_repeat:
+                # The same as before: it counts as no beat that anybody could miss.
+                self._next_repeat = now + HURRY_SECONDS if now < self._hurry_until else float("inf")
+                self._edge.sockets.send("hb_ping", [self._pings[0]])
             return
         self._next_ping = now + self._edge.ping
         for name, heart in list(self._hearts.items()):

@@ -1,8 +1,8 @@
 """How stock engines come and go: registered by request, announced at their first pong, gone when somebody says so or their heart stops.
 
-Before the first pong nothing can be sent to an engine: its sockets may not be connected yet, and a message would vanish. Invariants: an
-id is one uuid's for ever, also where that one was given up and beats again; what an engine sent before it was said to be gone is dealt
-with before it is lost.
+Before the first pong nothing can be sent to an engine: its sockets may not be connected yet, and a message would vanish. So would what it
+publishes before its output is heard: it says when that is so (iopub_welcome), or is given a moment. Invariants: an id is one uuid's for
+ever, also where that one was given up and beats again; what an engine sent before it was said to be gone is dealt with before it is lost.
 """
 
 from __future__ import annotations
@@ -38,11 +38,17 @@ LAST_WORDS: Final = 0.1
 """Seconds between the news of a death and the loss of an engine that was at work: its result comes by another connection."""
 
 
+OUTPUT_SECONDS: Final = 0.1
+"""From the first pong of an engine that does not say when its output is heard (ipykernel before 7) to its announcement."""
+
+
 class Joining(NamedTuple):
-    """A registration without a pong yet."""
+    """A registration that is not announced yet."""
 
     wire_id: int
     until: float
+    is_heard: bool = False
+    beaten_at: float | None = None
 
 
 class Registration:
@@ -102,6 +108,7 @@ class Registration:
             self._edge.hub.break_promise(former)
         period = self._edge.ping
         self._joining[uuid] = Joining(wire_id, now + max(MIN_JOINING, 10 * period))
+        self._hearts.hurry(now)
         log.info("stock engine %s registers: it is to be engine %d", name, wire_id)
         self._reply(
             message,
@@ -170,8 +177,14 @@ class Registration:
 
     def pong(self, name: bytes, now: float) -> None:
         """See `heartbeat.Owner`: the first pong of one that joins, or of one that was given up."""
-        joining = self._joining.pop(name, None)
+        joining = self._joining.get(name)
         if joining is not None:
+            beaten_at = now if joining.beaten_at is None else joining.beaten_at
+            if not joining.is_heard and now < beaten_at + OUTPUT_SECONDS:
+                self._joining[name] = joining._replace(beaten_at=beaten_at)
+                self._hearts.hurry(now)
+                return
+            del self._joining[name]
             wire_id = joining.wire_id
         elif name in self._given_up:
             wire_id = self._given_up.pop(name)
@@ -184,6 +197,14 @@ class Registration:
         engine.started_at, engine.last_heard = time.time(), now
         self._hearts.follow(name)
         self._edge.hub.admit_engine(engine, now)
+
+    def heard(self, name: bytes, now: float) -> None:
+        """An engine says that its output is heard."""
+        joining = self._joining.get(name)
+        if joining is not None:
+            self._joining[name] = joining._replace(is_heard=True)
+            if joining.beaten_at is not None:
+                self.pong(name, now)
 
     def silent(self, name: bytes, now: float) -> None:
         """See `heartbeat.Owner`: no new work. Stock clients are not told: they would fail at once what it has, and may still do."""

@@ -46,8 +46,9 @@ READING_ORDER: Final = (
     "task",
     "broadcast",
     "iopub",
+    "notification",
 )
-_KINDS: Final = {"notification": zmq.PUB, "hb_ping": zmq.PUB, "iopub": zmq.XPUB, "iopub_engine": zmq.SUB}
+_KINDS: Final = {"notification": zmq.XPUB, "hb_ping": zmq.PUB, "iopub": zmq.XPUB, "iopub_engine": zmq.SUB}
 # Not through `zmq.Socket.get`, which makes enums of numbers on the way.
 _get: Final[Callable[[Any, int], Any]] = BackendSocket.get
 _EVENTS: Final = int(zmq.EVENTS)
@@ -123,6 +124,8 @@ class StockSockets:
             socket.setsockopt(zmq.IDENTITY, f"clusterd-{name}".encode())
         if name == "iopub_engine":
             socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if name == "notification":
+            socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # of each subscriber, not only of the first
         if curve:
             socket.curve_server = True
             socket.curve_secretkey = secrets.curve_secret.encode()

@@ -114,9 +114,15 @@ class StockEngine:
         """Answer a ping, by default the last one."""
         self.world.arrive("hb_pong", [self.identity, ping or self.world.sockets.sent["hb_ping"][-1][0]])
 
+    def welcome(self):
+        """Say that its output is heard."""
+        self.world.arrive("iopub_engine", self.frames("iopub_welcome", {"subscription": ""}))
+        self.world.sockets.take("iopub")
+
     def join(self, wanted=None):
-        """Register and beat once."""
+        """Register, and beat once when its output is heard."""
         assert self.register(wanted)["status"] == "ok"
+        self.welcome()
         self.world.beat(self)
         return self
 

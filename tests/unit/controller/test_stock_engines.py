@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from clusterd.controller.compat.announcements import RECENT_SECONDS
 from clusterd.controller.compat.commands import STOP_SECONDS
-from clusterd.controller.compat.registration import LAST_WORDS
+from clusterd.controller.compat.heartbeat import HURRY_FOR, HURRY_SECONDS
+from clusterd.controller.compat.registration import LAST_WORDS, OUTPUT_SECONDS
 from clusterd.core.wire import jupyter
 from clusterd.core.wire import messages as m
 from tests.compat.framing import Framing, call
@@ -53,10 +55,67 @@ def test_an_engine_is_announced_at_its_first_pong(world):
     assert reply["connection_info"]["mux_engine"] == world.sockets.ports["mux_engine"]
     world.beat(periods=3)
     assert engine.peer is None
+    engine.welcome()
+    assert engine.peer is None
     assert world.notices() == []
     world.beat(engine)
     assert world.notices() == [("registration", 0, engine.name)]
     assert (engine.peer.engine_set, engine.peer.slot, engine.peer.pid) == ("stock", 0, 0)
+
+
+def test_nor_before_its_output_is_heard(world):
+    engine = StockEngine(world)
+    engine.register()
+    world.turn(0.01)
+    engine.pong()
+    assert world.notices() == []
+    engine.welcome()
+    assert world.notices() == [("registration", 0, engine.name)]
+
+
+def test_one_that_does_not_say_when_its_output_is_heard_is_given_a_moment(world):
+    engine = StockEngine(world)
+    engine.register()
+    world.turn(0.01)
+    engine.pong()
+    world.turn(OUTPUT_SECONDS / 2)
+    engine.pong()
+    assert world.notices() == []
+    world.turn(OUTPUT_SECONDS)
+    engine.pong()
+    assert world.notices() == [("registration", 0, engine.name)]
+
+
+def test_nobody_waits_a_period_for_the_first_beat_of_one_that_joins(world):
+    other = StockEngine(world).join()
+    world.beat(other, periods=int(HURRY_FOR / PING) + 1)
+    engine = StockEngine(world)
+    before = world.sockets.sent["hb_ping"][-1]
+    world.sockets.sent["hb_ping"].clear()
+    engine.register()
+    world.pass_time(HURRY_SECONDS + 0.02, 0.01)
+    assert world.sockets.sent["hb_ping"] == [before], "the same beat again, which nobody can miss"
+    engine.welcome()
+    engine.pong()
+    assert engine.peer is not None
+    world.beat(engine, other, periods=2)
+    world.pass_time(HURRY_FOR, 0.01)
+    world.sockets.sent["hb_ping"].clear()
+    world.pass_time(2 * PING, 0.01)
+    assert len(world.sockets.sent["hb_ping"]) <= 3, "and then it beats as ever"
+
+
+def test_who_begins_to_listen_is_told_of_what_it_has_missed(world):
+    stays, leaves = StockEngine(world).join(), StockEngine(world).join()
+    leaves.unregister()
+    world.notices(after=0.2)
+    world.arrive("notification", [b"\1"])
+    assert world.notices() == [("registration", 0, stays.name), ("unregistration", 1, leaves.name)]
+    world.arrive("notification", [b"\0"])
+    assert world.notices() == []
+    world.beat(stays, periods=int(RECENT_SECONDS / PING) + 1)
+    world.arrive("notification", [b"\1"])
+    assert world.notices() == []
 
 
 def test_a_pong_of_nobody_announces_nobody(world):
