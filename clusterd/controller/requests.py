@@ -178,9 +178,11 @@ class Requests:
     def status(self, now: float) -> dict[str, Any]:
         """Everything that `clusterctl status` shows of a controller."""
         queue = self._tasks.scheduler.queue_status()
+        ledger = self._tasks.ledger
         return {
             **self._about,
             "pid": os.getpid(),
+            "commits": None if ledger is None else ledger.gate.about(),
             "started_at": self._started,
             "asked_at": time.time(),
             "engines": len(self._hub.engines_by_id),

@@ -152,6 +152,10 @@ def test_no_more_is_read_than_the_store_can_write(cluster):
     client.say(FUNCTION, *(submit(bytes([number]) * 16) for number in range(200)))
     world.turn()
     assert world.loop.gate.is_full
+    told = world.requests.status(world.now)["commits"]
+    assert told["is_full"]
+    assert told["backlog"] > 100_000
+    assert told["unacknowledged"] > 0
     world.commit()
     assert not world.loop.gate.is_full
 
