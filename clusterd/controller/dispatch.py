@@ -164,8 +164,10 @@ class Performer:
         why = action.why.value
         self.discarded[why] = self.discarded.get(why, 0) + 1
 
-    def _keep(self, action: actions.Keep, _now: float) -> None:
+    def _keep(self, action: actions.Keep, now: float) -> None:
         self.tasks.keep_result(action.task)
+        if self.tasks.ledger is not None:
+            self.tasks.ledger.result_came(action.task, now)
 
     def _answer_known(self, action: actions.AnswerKnown, now: float) -> None:
         if action.place is Place.ENDED:

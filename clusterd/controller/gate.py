@@ -12,10 +12,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from clusterd.controller.peers import Client
 from clusterd.system import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from clusterd.controller.connection import Batch, Connection
     from clusterd.storage.taskstore.durable import DurableStore
@@ -39,15 +40,19 @@ class Gate:
 
     Args:
         store: commits; its `on_commit` is to wake the loop.
+        is_parked: says whether tasks of a client, by handle, wait and are not in the store.
         full_bytes: what may be to be written.
     """
 
-    def __init__(self, store: DurableStore, full_bytes: int = FULL_BYTES) -> None:
+    def __init__(self, store: DurableStore, is_parked: Callable[[int], bool], full_bytes: int = FULL_BYTES) -> None:
+        self._is_parked = is_parked
         self._store = store
         self._full_bytes = full_bytes
         # What waits, in the order in which it was said; with the number of the change that must be committed before.
         self._batches: deque[tuple[int, Connection, Batch]] = deque()
         self._heard: deque[_Heard] = deque()
+        # Connections that brought something that has not entered `_heard`: in this turn, or since tasks of their clients are parked.
+        self._unheard: dict[Connection, None] = {}
         # True while nothing is to be read on data connections.
         self.is_full = False
         self._trouble = ""
@@ -58,7 +63,7 @@ class Gate:
     @property
     def unacknowledged(self) -> int:
         """Messages that were heard and are not acknowledged."""
-        return len(self._heard)
+        return len(self._heard) + len(self._unheard)
 
     def hold(self, connection: Connection, batch: Batch) -> None:
         """Send a batch when what was changed until the end of this turn is committed."""
@@ -68,11 +73,16 @@ class Gate:
     def hear(self, connections: Iterable[Connection]) -> None:
         """Acknowledge what was received from these until now when what follows from it is committed."""
         for connection in connections:
-            self._heard.append(_Heard(-1, connection, connection.session.received))
+            self._unheard[connection] = None
 
     def close_turn(self, now: float) -> None:
         """Everything of this turn has been said; let go of what may leave."""
         change = self._store.last_change
+        for connection in list(self._unheard):
+            owner = connection.owner
+            if connection.is_gone or type(owner) is not Client or not self._is_parked(owner.handle):
+                del self._unheard[connection]
+                self._heard.append(_Heard(-1, connection, connection.session.received))
         for index in range(len(self._batches) - 1, -1, -1):
             at, connection, batch = self._batches[index]
             if at >= 0:
@@ -144,7 +154,7 @@ class Gate:
         """For `status`."""
         return {
             "waiting": len(self._batches),
-            "unacknowledged": len(self._heard),
+            "unacknowledged": self.unacknowledged,
             "backlog": self._store.backlog,
             "is_full": self.is_full,
             "trouble": self.trouble,

@@ -232,6 +232,12 @@ class Ledger:
             awaits = self._recovery.awaits
             self._release([task for task, row in self._waiting.items() if not awaits(row.engine_id)], now)
 
+    def result_came(self, task: bytes, now: float) -> None:
+        """A result is here before its task is: it is written down in this turn, at the end of which its engine may forget it."""
+        row = self._waiting.pop(task, None)
+        if row is not None:
+            self._submit(task, row, now)
+
     def _release(self, tasks: list[bytes], now: float) -> None:
         for task in tasks:
             self._submit(task, self._waiting.pop(task), now)

@@ -300,7 +300,7 @@ class Controller:
             raise LaunchError(text)
         hub, tasks = performer.hub, performer.tasks
         tasks.functions = DurableFunctions(store)
-        gate = Gate(store)
+        gate = Gate(store, tasks.is_parked)
         tasks.ledger = performer.recorder.ledger = Ledger(
             store, gate, hub=hub, tasks=tasks, recovery=recovery, perform=performer
         )

@@ -48,6 +48,10 @@ class Parking:
     def __len__(self) -> int:
         return sum(map(len, self._keys.values()))
 
+    def has(self, handle: int) -> bool:
+        """True while something of this client waits here."""
+        return handle in self._keys
+
     @property
     def has_offers(self) -> bool:
         """True while something waits for the end of the recovery."""

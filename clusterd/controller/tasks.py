@@ -64,6 +64,7 @@ class Tasks:
         self._results = Results()
         self.take_result, self.keep_result = self._results.take, self._results.keep
         self._parking = Parking(limits)
+        self.is_parked = self._parking.has
         self._perform = perform
         # True while the scheduler has taken events since it last placed tasks.
         self._is_unsettled = False

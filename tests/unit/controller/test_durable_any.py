@@ -39,7 +39,8 @@ class ModelEngine:
         self.outbox = [(seq, each) for seq, each in self.outbox if seq is None or seq > self.peer.session.acked]
 
     def run(self):
-        self.hear()
+        if self.controller is self.scene.world:
+            self.hear()
         if self.given:
             dispatch = self.given.pop(0)
             self.scene.executions[dispatch.task] += 1
@@ -70,7 +71,6 @@ class ModelEngine:
         if self.peer.is_open and self.controller is self.scene.world:
             return
         if self.controller is not self.scene.world:
-            self.given = []  # revoked by its agent
             self.controller = self.scene.world
         held = [(each.task, each.attempt) for each in [*self.given, *(answer for _, answer in self.outbox)]]
         message = self.peer.attach_message(held=held, wanted_id=self.peer.wire_id, slot=self.slot)
@@ -129,6 +129,8 @@ class ModelClient:
         if not self.is_there:
             self.controller = self.scene.world
             self.peer, self.sent = self.scene.cluster.back(self.peer), []
+            # What it has read it has dealt with before it says the next word, which acknowledges it.
+            self.hear()
             self.peer.say(FUNCTION)
             for task, message in self.wanted.items():
                 message.is_offered_again = True
@@ -178,19 +180,23 @@ class Scene:
             case "pass time":
                 self.world.pass_time(3.0)
             case "kill":
-                self.kill()
+                self.kill(engine)
         self.world.turn()
         if self.client.is_there:
             self.client.hear()
 
-    def kill(self):
+    def kill(self, busy):
+        """Kill the controller; one engine runs a task before its agent comes to look, and revokes what has not begun."""
         for engine in self.engines:
             if engine.controller is self.world:
                 engine.hear()
         if self.client.is_there:
             self.client.hear()
-        states = [engine.state() for engine in self.engines]
         self.cluster.succeed([HERE])
+        busy.run()
+        states = [engine.state() for engine in self.engines]
+        for engine in self.engines:
+            engine.given = []
         agent = self.world.agent(engines=states)
         agent.say(m.AgentReport(0, []))
 
