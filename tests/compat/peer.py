@@ -87,6 +87,22 @@ class StockClient(Peer):
         if hears_output:
             self.connect("iopub", zmq.SUB, self.file["iopub"])
         self.kept: list[tuple[str, Message]] = []
+        # What it was told last of each engine.
+        self.told: dict[int, tuple[str, str]] = {}
+
+    def is_news(self, message: Message) -> bool:
+        """False for a notice that says what was said last of an engine: who subscribes is told again, and PUB tells all."""
+        what = (message.kind, message.content.get("uuid", ""))
+        if what[1] and self.told.get(message.content["id"]) == what:
+            return False
+        self.told[message.content.get("id", -1)] = what
+        return True
+
+    def maybe(self, name: str, timeout: float = QUIET) -> Message | None:
+        message = super().maybe(name, timeout)
+        if name == "notification" and message is not None and not self.is_news(message):
+            return self.maybe(name, timeout)
+        return message
 
     def ask(self, kind: str, content: dict[str, Any] | None = None, timeout: float = LIMIT) -> dict[str, Any]:
         """The content of a query's reply."""
@@ -181,7 +197,9 @@ class StockClient(Peer):
         ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
         for name in channels:
             if self.sockets[name] in ready:
-                self.kept.append((name, self.receive(name, 0)))
+                message = self.maybe(name, 0)
+                if message is not None:
+                    self.kept.append((name, message))
         return bool(ready)
 
     def output(self, msg_id: str, timeout: float = LIMIT) -> list[Message]:
