@@ -158,7 +158,11 @@ def _header(msg_id: str, kind: str, session: str, when: float) -> dict[str, Any]
 
 
 def _json(data: bytes) -> dict[str, Any]:
-    value = msgspec.json.decode(data) if data else {}
+    try:
+        value = msgspec.json.decode(data) if data else {}
+    except msgspec.DecodeError:
+        # What a client sent, kept as it came: half of a surrogate pair, say, which its own JSON takes.
+        return {}
     return value if isinstance(value, dict) else {}
 
 
