@@ -3,7 +3,8 @@
 Both are started as `ipyparallel.Cluster` and a site's scripts do: a controller and engines in processes of their own, each engine
 with the connection file. No-op tasks go through the load-balanced view of a Client in this process; round trips are direct applies to
 one engine. CPU is that of controller and engines (with ipyparallel's schedulers and nannies) from /proc. `all` figures are those of a
-DirectView and a BroadcastView of all engines: 64 of ours, of theirs as many as come up within a minute (`*_engines`).
+DirectView and a BroadcastView of all engines: 64 of ours, of theirs as many as come up within a minute (`*_engines`). `client_alone` is the
+round trip with a server that answers at once (`peers/instant.py`): what no controller and no engine can change.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def measure(*, is_short: bool) -> dict[str, float]:
             client = stack.enter_context(ipyparallel.Client(str(cluster.client_file), timeout=30))
             found = {**few(cluster, client, is_short), **many(cluster, client, is_short)}
             figures |= {f"{side}_{name}": value for name, value in found.items()}
+    figures["client_alone_round_trip_p50_ms"] = client_alone(is_short=is_short)
     figures["balanced_rate_factor"] = figures["ours_balanced_per_s"] / figures["theirs_balanced_per_s"]
     for name in ("balanced_cpu", "round_trip_p50", "apply_all", "broadcast_2mb"):
         figures[f"{name}_factor"] = figures[f"theirs_{name}_ms"] / figures[f"ours_{name}_ms"]
@@ -133,6 +135,26 @@ def few(cluster: Cluster, client: Any, is_short: bool) -> dict[str, float]:  # n
         "balanced_per_s": count / taken,
         "round_trip_p50_ms": statistics.median(trips[len(trips) // 10 :]),
     }
+
+
+def client_alone(*, is_short: bool) -> float:
+    """Return the median of a direct round trip, in milliseconds, with a server that answers at once."""
+    with contextlib.ExitStack() as stack:
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp"))) / "client.json"
+        server = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers.instant", str(file)], stdin=subprocess.DEVNULL
+        )
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        deadline = time.monotonic() + COMING_UP
+        while not file.exists():
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise RuntimeError("the server that answers at once did not come up")
+            time.sleep(0.01)
+        client = stack.enter_context(ipyparallel.Client(str(file), timeout=30))
+        one = client[0]
+        trips = [timed(lambda: one.apply_sync(tasks.nothing, 1)) for _ in range(20 if is_short else 1_000)]
+        return statistics.median(trips[len(trips) // 10 :])
 
 
 def balanced(view: Any, count: int) -> float:
