@@ -379,4 +379,4 @@ def test_what_is_outstanding_is_where_it_is_and_counted_once(world):
     held = found.tasks.get(engine.wire_id, [])
     assert set(held) <= {running.hex(), unlucky.hex()}
     # Each is in one place: with the engine, or with none.
-    assert len(held) + found.unassigned == 3
+    assert len(held) + len(found.unassigned) == 3

@@ -37,6 +37,10 @@ def answer(engine, *, content=None, status=0, buffers=(b"value",), **metadata):
     """The engine does what it has; the requests that it had."""
     done = []
     for dispatch, frames in engine.hear(m.Dispatch):
+        if dispatch.kind == m.CLEAR:
+            engine.say(result_of(dispatch))
+            engine.world.turn()
+            continue
         assert dispatch.kind == m.STOCK
         request = jupyter.unpack_request(dispatch.body)
         done.append((jupyter.dict_of(request.header, "header"), jupyter.dict_of(request.metadata, "metadata"), frames))
