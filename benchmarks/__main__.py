@@ -26,6 +26,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--report", action="store_true", help="write RESULTS.md again from results.json, measure nothing"
     )
+    parser.add_argument(
+        "--add", action="store_true", help="keep what results.json has of peers and scenarios that this run leaves out"
+    )
     arguments = parser.parse_args(argv)
 
     known = (*peers.NAMES, *scenarios.NAMES)
@@ -44,6 +47,9 @@ def main(argv: list[str]) -> int:
         if not any(series.rounds for series in (*results.peers.values(), *results.scenarios.values())):
             print("Nothing could be measured: see above.", file=sys.stderr)
             return 1
+        if arguments.add:
+            earlier = harness.Results.from_json((arguments.to / "results.json").read_text())
+            results = results.added_to(earlier)
         (arguments.to / "results.json").write_text(results.to_json())
     (arguments.to / "RESULTS.md").write_text(report.render(results))
     print(f"written: {arguments.to / 'RESULTS.md'}")

@@ -57,6 +57,18 @@ class Results:
         series, figure = self.series(path)
         return series.median(figure) if series else None
 
+    def added_to(self, earlier: Results) -> Results:
+        """Return an earlier run with what this one has measured in the place of what that had; the report names both commands."""
+        names = ", ".join((*self.peers, *self.scenarios))
+        return Results(
+            self.machine,
+            f"{earlier.command}` and ({names}) `{self.command}",
+            self.day,
+            earlier.is_short or self.is_short,
+            earlier.peers | self.peers,
+            earlier.scenarios | self.scenarios,
+        )
+
     def to_json(self) -> str:
         def plain(series: dict[str, Series]) -> dict[str, Any]:
             return {name: {"rounds": one.rounds, "failures": one.failures} for name, one in series.items()}

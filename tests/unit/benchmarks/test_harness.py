@@ -94,6 +94,18 @@ def test_results_survive_json():
     assert text.count("not measured") == len(TARGETS)
 
 
+def test_what_is_added_takes_the_place_of_what_was_there():
+    earlier = results(ours=[1.5], pool=[2.0])
+    earlier.command = "make bench"
+    later = results(ours=[3.0])
+    later.peers.pop("process_pool", None)
+    later.command = 'make bench ARGS="--only ours --add"'
+    both = later.added_to(earlier)
+    assert both.median("peers.ours.rate_per_s") == 3.0
+    assert both.median("peers.process_pool.rate_per_s") == 2.0
+    assert 'by `make bench` and (ours) `make bench ARGS="--only ours --add"`, which' in report.render(both)
+
+
 ONE_ROUND = """
 import json, pathlib, sys
 from benchmarks import harness
