@@ -10,6 +10,7 @@ round trip with a server that answers at once (`peers/instant.py`): what no cont
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -60,10 +61,17 @@ class Cluster:
         self.engine_file = security / "ipcontroller-engine.json"
         self._run(PROGRAMS[side][0])
         deadline = time.monotonic() + COMING_UP
-        while not self.client_file.exists():
+        while not self._is_announced():
             if time.monotonic() > deadline or self.started[0].poll() is not None:
                 raise RuntimeError(f"{side}: no controller:\n{(self.place / 'log').read_text()}")
             time.sleep(0.01)
+
+    def _is_announced(self) -> bool:
+        # ipcontroller's file is there before it is written.
+        try:
+            return bool(json.loads(self.client_file.read_text()))
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _run(self, command: str) -> None:
         words = command.format(profile=self.place / "profile", file=self.engine_file).split()
