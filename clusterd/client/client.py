@@ -285,15 +285,6 @@ class Client(Asking):
     def _pack_function(self, function: Callable[..., Any]) -> PackedFunction:
         return self._connection.tasks.functions.pack(function)
 
-    def _select(self, targets: Any) -> tuple[list[int], bool]:
-        self._check()
-        return self._connection.engines.select(targets)
-
-    def _check(self) -> None:
-        refusal = self._connection.tasks.refusal
-        if refusal is not None:
-            raise refusal()
-
 
 def _await_listener(endpoints: Any, deadline: float) -> None:
     while True:

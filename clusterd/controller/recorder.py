@@ -26,6 +26,7 @@ from clusterd.storage.taskstore.row import Outcome, Output, TaskRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.controller.compat.origin import Origin
     from clusterd.controller.ledger import Ledger
     from clusterd.controller.peers import Client, Engine
     from clusterd.controller.submits import Payload
@@ -57,16 +58,10 @@ class _Content(msgspec.Struct):
     status: str = ""
 
 
-class _Metadata(msgspec.Struct):
-    label: Any = None
-    is_broadcast: Any = False
-
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode_stream = msgspec.json.Decoder(_Stream).decode
 _decode_input = msgspec.json.Decoder(_Input).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
-_decode_metadata = msgspec.json.Decoder(_Metadata).decode
 
 
 class Recorder:
@@ -144,30 +139,24 @@ class Recorder:
 
     def accepted_stock(self, payload: Payload, target: object, now: float) -> None:
         """A task of a stock client; a broadcast is not recorded, as with ipcontroller."""
-        if payload.kind != STOCK or (payload.origin is not None and payload.origin.channel == "comm"):
-            return  # a control request, or one to a comm, which is a task inside here only
-        try:
-            request = jupyter.unpack_request(payload.body)
-            header = jupyter.header_of(request.header)
-            metadata = _decode_metadata(request.metadata or jupyter.EMPTY)
-        except (WireError, msgspec.DecodeError) as error:
-            log.warning("a stock task is not recorded: %s", error)
-            return
-        if metadata.is_broadcast:
-            return
-        date = jupyter.seconds_of(header.date)
+        origin: Origin = payload.origin
+        if payload.kind != STOCK or origin.channel == "comm" or origin.metadata.is_broadcast:
+            return  # (a control request, or one to a comm, is a task inside here only)
+        request = jupyter.unpack_request(payload.body)
+        label = origin.metadata.label
+        date = jupyter.seconds_of(origin.date)
         limit = self.store.max_request
         frames = payload.frames
         is_whole = limit is None or sum(map(len, frames)) <= limit
         if not is_whole:
             frames = ()
         payload.row = row = TaskRow(
-            header.msg_id,
-            header.session,
+            origin.msg_id,
+            origin.session,
             "mux" if type(target) is int else "task",
             date if date is not None else now + self._offset,
             buffers=frames,
-            label=metadata.label[:MAX_LABEL] if isinstance(metadata.label, str) else None,
+            label=label[:MAX_LABEL] if isinstance(label, str) else None,
             header=request.header,
             metadata=request.metadata,
             content=request.content,

@@ -47,7 +47,7 @@ def copies(
     for index, (uuid, number) in enumerate(targets):
         header["msg_id"] = own = f"{decoded.msg_id}_{uuid}"
         metadata["targets"] = [[uuid, number]]
-        part = jupyter.Header(own, decoded.msg_type, decoded.session)
+        part = jupyter.Header(own, decoded.msg_type, decoded.session, decoded.date)
         origin = Origin("broadcast", group.origin.route, jupyter.json_of(header), part, echo, name=uuid.encode())
         origin.group, origin.index = group, index
         yield origin, jupyter.json_of(metadata)

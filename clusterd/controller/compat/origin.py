@@ -59,7 +59,7 @@ class Origin:
         channel: mux, task, broadcast, control (our own task for a control request), hub (run once more) or comm: both answered to nobody.
         route: routing id of the client's socket.
         header: of the request, as the engine gets it: the parent of all that comes of it.
-        msg_id, msg_type, session: from that header.
+        msg_id, msg_type, session, date: from that header.
         metadata: of the request, decoded; in so far as replies of our own making repeat it.
         target: wire id of the engine that it was sent to; -1 where any may run it.
         name: what the client called that engine; empty where it named none.
@@ -69,6 +69,7 @@ class Origin:
 
     __slots__ = (
         "channel",
+        "date",
         "group",
         "has_shown",
         "header",
@@ -98,6 +99,7 @@ class Origin:
         self.msg_id = decoded.msg_id
         self.msg_type = decoded.msg_type
         self.session = decoded.session
+        self.date = decoded.date
         self.metadata = metadata
         self.target = target
         self.name = name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterd.controller import records
+from clusterd.controller.compat.origin import Origin, metadata_of
 from clusterd.controller.queues import outstanding
 from clusterd.controller.submits import submitted
 from clusterd.core.wire import jupyter
@@ -152,7 +153,8 @@ class Stock:
         message = submit(b"m-1", kind=kind, body=body, frames=1, target=target)
         peer = world.hub.clients[client.uuid]
         event = submitted(message, peer.handle, [b"buffer"])
-        world.tasks.accept(peer, message, [b"buffer"], event, None, world.now)
+        origin = Origin("task", b"", HEADER, jupyter.header_of(HEADER), metadata_of(metadata))
+        world.tasks.accept(peer, message, [b"buffer"], event, origin, world.now)
         world.turn()
         (self.dispatch,) = self.engine.messages(m.Dispatch)
 
