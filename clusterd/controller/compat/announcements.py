@@ -81,8 +81,8 @@ class Announcements:
         self._say(what, {"id": wire_id, "uuid": name})
 
     def _came(self, engine: Engine) -> None:
-        # One that is back under its old name has left before.
-        self.tick(float("inf") if any(name == name_of(engine) for _, _, name in self._leaving) else float("-inf"))
+        if any(name == name_of(engine) for _, _, name in self._leaving):
+            self.tick(float("inf"))  # it is back under its old name, and has left before
         self._tell(engine.id, "registration_notification", name_of(engine))
 
     def _left(self, engine: Engine) -> None:

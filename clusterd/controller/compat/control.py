@@ -11,13 +11,12 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
-from clusterd.controller.compat.names import find
+from clusterd.controller.compat.names import find, no_engine
 from clusterd.controller.compat.origin import Origin, metadata_of
 from clusterd.controller.compat.replies import error_content, metadata_of_ours
 from clusterd.core.scheduler import events
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import CLEAR, Submit
-from clusterd.errors import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,15 +56,9 @@ class Control:
             "shutdown_request": self._shutdown,
         }
         replies.on_control = self._done
-        edge.listen("control", self._receive)
+        edge.listen_to_messages("control", self._receive, identities=2)
 
-    def _receive(self, frames: list[bytes], now: float) -> None:
-        message = self._edge.open(frames)
-        if message is None:
-            return
-        header = jupyter.header_of(message.header)
-        if len(message.identities) != 2:
-            raise WireError(f"{header.msg_type} on control with {len(message.identities)} identities")
+    def _receive(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         route, name = message.identities
         session = self._sessions.heard(header, now)
         origin = Origin("control", route, message.header, header, metadata_of(message.metadata), name=name)
@@ -73,8 +66,7 @@ class Control:
         act = self._by_type.get(header.msg_type)
         if engine is None:
             if act is not None:
-                problem = f"there is no engine {name.decode('ascii', 'replace')!r} (any more)"
-                self._refuse(session, origin, "EngineError", problem, now)
+                self._refuse(session, origin, "EngineError", no_engine(name), now)
         elif engine.door is not None and header.msg_type != "abort_request":
             self._engines.control(engine, message, header, now)
         elif act is not None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from clusterd.controller.tasks import Tasks
     from clusterd.storage.taskstore.base import TaskStore
 
+    MessageHandler = Callable[[jupyter.Message, jupyter.Header, float], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +91,26 @@ class Edge:
                 self.fail(f"a message on {name}", error)
 
         self.sockets.handle(name, guarded)
+
+    def listen_to_messages(self, name: str, handler: MessageHandler, identities: int | None = None) -> None:
+        """The same for a socket on which all are messages: given to `handler(message, header, now)` when they may be acted on.
+
+        Args:
+            name: of the socket.
+            handler: what deals with one.
+            identities: how many frames belong in front of the delimiter; None: any number.
+        """
+
+        def opened(frames: list[bytes], now: float) -> None:
+            message = self.open(frames)
+            if message is None:
+                return
+            header = jupyter.header_of(message.header)
+            if identities is not None and len(message.identities) != identities:
+                raise WireError(f"{header.msg_type} on {name} with {len(message.identities)} identities")
+            handler(message, header, now)
+
+        self.listen(name, opened)
 
     def fail(self, what: str, error: Exception) -> None:
         """Count and log what is a mistake of ours."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from clusterd.controller.compat.clients import Clients
 from clusterd.controller.compat.engines import Engines
 from clusterd.controller.compat.output import Output
-from clusterd.core.wire import jupyter
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from clusterd.controller.compat.edge import Edge
+    from clusterd.core.wire import jupyter
 
 _OF_ENGINES = frozenset({"registration_request", "unregistration_request"})
 
@@ -30,13 +30,9 @@ class Front:
         self.engines = Engines(edge, self.output)
         self.clients = Clients(edge, self.output, self.engines)
         # One socket for engines that register and for the questions of clients.
-        edge.listen("registration", self._registration)
+        edge.listen_to_messages("registration", self._registration)
 
-    def _registration(self, frames: list[bytes], now: float) -> None:
-        message = self._edge.open(frames)
-        if message is None:
-            return
-        header = jupyter.header_of(message.header)
+    def _registration(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         if header.msg_type in _OF_ENGINES:
             self.engines.registration(message, header, now)
         else:

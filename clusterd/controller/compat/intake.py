@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from clusterd.controller.compat import broadcast
-from clusterd.controller.compat.names import find
+from clusterd.controller.compat.names import find, no_engine
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
 from clusterd.controller.compat.task_options import TaskOptions, strings
 from clusterd.core.scheduler import events
@@ -74,9 +74,9 @@ class Intake:
         self._parked: dict[bytes, list[tuple[Session, Origin, jupyter.Message]]] = {}
         self._parked_count = 0
         self._looked_at = 0.0
-        edge.listen("mux", self._mux)
-        edge.listen("task", self._task)
-        edge.listen("broadcast", self._broadcast)
+        edge.listen_to_messages("mux", self._mux, identities=2)
+        edge.listen_to_messages("task", self._task, identities=1)
+        edge.listen_to_messages("broadcast", self._broadcast, identities=1)
 
     def ended(self, task: bytes, origin: Origin, raised: Payload | None, now: float) -> None:
         """A task has its answer; `raised`: its request, where that is an exception."""
@@ -97,13 +97,7 @@ class Intake:
 
     # --- one engine ---
 
-    def _mux(self, frames: list[bytes], now: float) -> None:
-        message = self._edge.open(frames)
-        if message is None:
-            return
-        header = jupyter.header_of(message.header)
-        if len(message.identities) != 2:
-            raise WireError(f"{header.msg_type} on mux with {len(message.identities)} identities")
+    def _mux(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         route, name = message.identities
         engine = find(self._edge.hub, name)
         session = self._sessions.heard(header, now)
@@ -127,8 +121,7 @@ class Intake:
         self, session: Session, origin: Origin, message: jupyter.Message, engine: Engine | None, now: float
     ) -> None:
         if engine is None:
-            text = f"there is no engine {origin.name.decode('ascii', 'replace')!r} (any more)"
-            self._replies.refuse(session, origin, "EngineError", text, now)
+            self._replies.refuse(session, origin, "EngineError", no_engine(origin.name), now)
             return
         origin.target = engine.id
         self._accept(session, origin, message, message.metadata, engine.id, now)
@@ -153,13 +146,7 @@ class Intake:
 
     # --- any engine ---
 
-    def _task(self, frames: list[bytes], now: float) -> None:
-        message = self._edge.open(frames)
-        if message is None:
-            return
-        header = jupyter.header_of(message.header)
-        if len(message.identities) != 1:
-            raise WireError(f"{header.msg_type} on task with {len(message.identities)} identities")
+    def _task(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         if header.msg_type not in REQUESTS:
             raise WireError(f"{header.msg_type} on task")
         session = self._sessions.heard(header, now)
@@ -183,13 +170,9 @@ class Intake:
 
     # --- several engines ---
 
-    def _broadcast(self, frames: list[bytes], now: float) -> None:
-        message = self._edge.open(frames)
-        if message is None:
-            return
-        header = jupyter.header_of(message.header)
-        if header.msg_type not in REQUESTS or len(message.identities) != 1:
-            raise WireError(f"{header.msg_type} on broadcast with {len(message.identities)} identities")
+    def _broadcast(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
+        if header.msg_type not in REQUESTS:
+            raise WireError(f"{header.msg_type} on broadcast")
         metadata = metadata_of(message.metadata)
         targets = broadcast.targets_of(metadata)
         session = self._sessions.heard(header, now)
@@ -199,8 +182,7 @@ class Intake:
         for origin, narrowed in broadcast.copies(message, header, group, targets, metadata):
             engine = find(self._edge.hub, origin.name)
             if engine is None:
-                text = f"there is no engine {origin.name.decode('ascii', 'replace')!r} (any more)"
-                self._replies.refuse(session, origin, "EngineError", text, now)
+                self._replies.refuse(session, origin, "EngineError", no_engine(origin.name), now)
                 continue
             origin.target = engine.id
             self._accept(session, origin, message, narrowed, engine.id, now, digests=digests)

@@ -30,3 +30,8 @@ def find(hub: Hub, name: bytes) -> Engine | None:
             return engine
     engine = hub.engines.get(name)
     return engine if engine is not None and engine.door is not None else None
+
+
+def no_engine(name: bytes) -> str:
+    """What clients are told where `find` finds none."""
+    return f"there is no engine {name.decode('ascii', 'replace')!r} (any more)"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.launchers.answers.answer import JobReport, Reading
 from clusterd.launchers.answers.lenient import Unreadable, load, text, whole
-from clusterd.launchers.answers.pbs_text import NoRecord, records
+from clusterd.launchers.answers.pbs_text import HOLDERS, add_records
 from clusterd.launchers.job_state import (
     Completing,
     Ended,
@@ -56,7 +56,6 @@ _NEGATIVE: Final[dict[int, Cause]] = {
     -28: "limit",
     -29: "walltime",
 }
-_HOLDERS: Final[dict[str, Holder]] = {"s": "system", "o": "operator", "u": "user"}
 
 
 def from_qstat_json(reply: Reply) -> Answer:
@@ -81,11 +80,7 @@ def from_qstat_text(reply: Reply) -> Answer:
     """Read `qstat -x -f -w ID...`, or without -w."""
     reading = Reading("qstat")
     _complaints(reading, reply)
-    for record in records(reply.stdout):
-        if isinstance(record, NoRecord):
-            reading.problem(f"qstat: not a job: {record!r}")
-        else:
-            _add(reading, *record)
+    add_records(reading, reply.stdout, _add)
     return reading.answer()
 
 
@@ -164,7 +159,7 @@ def _holder(substate: int | None, attributes: Mapping[str, Any]) -> Holder:
         return "error"
     if substate == 22:
         return "dependency"
-    return next((holder for letter, holder in _HOLDERS.items() if letter in types), "unknown")
+    return next((holder for letter, holder in HOLDERS.items() if letter in types), "unknown")
 
 
 def _ended(  # noqa: PLR0911 - one rule each, the first that fits decides

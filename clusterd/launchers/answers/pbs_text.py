@@ -10,10 +10,15 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["NoRecord", "records"]
+    from clusterd.launchers.answers.answer import Reading
+    from clusterd.launchers.job_state import Holder
 
+__all__ = ["HOLDERS", "NoRecord", "add_records", "records"]
+
+HOLDERS: Final[dict[str, Holder]] = {"s": "system", "o": "operator", "u": "user"}
+"""Who holds a job, by the letters of its Hold_Types; the first that is there counts."""
 _HEAD: Final = re.compile(r"Job Id: *(\S+)\s*")
 _ATTRIBUTE: Final = re.compile(r"    ([A-Za-z][\w.-]*) = (.*)")
 
@@ -45,3 +50,12 @@ def records(stdout: str) -> Iterator[tuple[str, dict[str, str]] | NoRecord]:
             attributes[name] += line[1:] if line.startswith("\t") else f"\n{line}"
     if job:
         yield job, attributes
+
+
+def add_records(reading: Reading, stdout: str, add: Callable[[Reading, str, Mapping[str, str]], None]) -> None:
+    """Have each record added to the reading by `add`; what is no record is a problem of it."""
+    for record in records(stdout):
+        if isinstance(record, NoRecord):
+            reading.problem(f"qstat: not a job: {record!r}")
+        else:
+            add(reading, *record)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.launchers.answers import xml
 from clusterd.launchers.answers.answer import JobReport, Reading
 from clusterd.launchers.answers.lenient import Unreadable, whole
-from clusterd.launchers.answers.pbs_text import NoRecord, records
+from clusterd.launchers.answers.pbs_text import HOLDERS, add_records
 from clusterd.launchers.job_state import (
     Completing,
     Ended,
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clusterd.launchers.answers.answer import Answer, Reply
-    from clusterd.launchers.job_state import Cause, Holder
+    from clusterd.launchers.job_state import Cause
 
 __all__ = ["from_qstat_text", "from_qstat_xml"]
 
 _ID: Final = re.compile(r"[0-9]+(\[[0-9]*\])?(\.\S+)?")
 _UNKNOWN: Final = re.compile(r"qstat: (Unknown Job Id)(?: Error)? (\S+)\s*")
 _UNKNOWN_STATUS: Final = 153
-_HOLDERS: Final[dict[str, Holder]] = {"s": "system", "o": "operator", "u": "user"}
 _NEGATIVE: Final[dict[int, Cause]] = {
     -4: "node_failure",
     -5: "node_failure",
@@ -57,11 +56,7 @@ def from_qstat_text(reply: Reply, asked: Sequence[str] = ()) -> Answer:
     """
     reading = Reading("qstat", is_list=not asked)
     _complaints(reading, reply, asked)
-    for record in records(reply.stdout):
-        if isinstance(record, NoRecord):
-            reading.problem(f"qstat: not a job: {record!r}")
-        else:
-            _add(reading, *record)
+    add_records(reading, reply.stdout, _add)
     return reading.answer()
 
 
@@ -128,7 +123,7 @@ def _state(letter: str, starts: int, attributes: Mapping[str, str]) -> JobState:
         case "H":
             types = attributes.get("Hold_Types", "")
             is_dependent = "s" in types and "depend" in attributes
-            holders = [holder for key, holder in _HOLDERS.items() if key in types]
+            holders = [holder for key, holder in HOLDERS.items() if key in types]
             return Held("dependency" if is_dependent else holders[0] if holders else "unknown", comment)
         case "R":
             return Running(attributes.get("exec_host", ""))
