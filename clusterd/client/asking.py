@@ -90,8 +90,8 @@ class Asking:
             query: conditions that must all hold, `{field: value}` or `{field: {operator: value}}`; operators are $eq $ne $lt $lte
                 $gt $gte $in $nin $all $mod $glob $exists. Fields are those of ipyparallel's records (msg_id, label,
                 submitted, started, completed, queue, client_uuid, engine_uuid, stdout, stderr, resubmitted, ...) and
-                status, engine_id and attempt. None: every task.
-            keys: fields that are wanted, beside msg_id; None: all but buffers, result_buffers and our own three.
+                status, engine_id, attempt, name (of the function) and place (`engines/3 PID HOST`). None: every task.
+            keys: fields that are wanted, beside msg_id; None: all but buffers, result_buffers and our own five.
             limit: at most so many records, the oldest.
 
         Returns:

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 MAX_IDLE = 4096
 # Of all functions together. A single one may be larger: it could never be called otherwise.
 MAX_BYTES = 256 * 1024 * 1024
+MAX_NAME = 256
 
 
 class StoredFunction:
     """One function as it arrived."""
 
-    __slots__ = ("digests", "message", "payload", "references", "size")
+    __slots__ = ("digests", "message", "name", "payload", "references", "size")
 
     def __init__(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> None:
         self.message = message
+        # Kept with the record of each task that names it.
+        self.name = message.name[:MAX_NAME]
         self.payload = payload
         self.digests = digests
         self.size = len(message.body) + sum(map(len, payload))

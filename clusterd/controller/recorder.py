@@ -21,7 +21,7 @@ from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STATUS_OK, STOCK
 from clusterd.errors import StorageError, WireError
 from clusterd.storage.taskstore.record import result_content
-from clusterd.storage.taskstore.row import Outcome, Output, TaskRow
+from clusterd.storage.taskstore.row import Outcome, Output, TaskRow, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +82,8 @@ class Recorder:
         self._update = store.update
         self.completed: defaultdict[int, int] = defaultdict(int)
         self._follows = store.is_told_of_dispatch
-        # Names of engines by wire id, which is never given twice.
-        self._names: dict[int, str] = {}
+        # Names and places of engines by wire id, which is never given twice: one text for all of their rows.
+        self._names: dict[int, tuple[str, str]] = {}
         # Likewise of clients, by handle: one text for all of their rows.
         self._clients: dict[int, str] = {}
         # From the loop's time to seconds since the epoch.
@@ -97,8 +97,8 @@ class Recorder:
 
     # --- once for each task ---
 
-    def accepted(self, payload: Payload, message: Submit, client: Client, now: float) -> None:
-        """A native task."""
+    def accepted(self, payload: Payload, message: Submit, client: Client, now: float, name: str = "") -> None:
+        """A native task; `name` is that of its function."""
         options = message.options
         target = message.target
         frames = payload.frames
@@ -116,6 +116,8 @@ class Recorder:
             frames,
             "" if options is None else options.label[:MAX_LABEL],
         )
+        if name:
+            row.name = name
         if not is_whole:
             row.is_whole = False
         if self.ledger is not None:
@@ -168,12 +170,13 @@ class Recorder:
         """It goes to an engine."""
         row.engine_id = engine_id = engine.id
         row.attempt = attempt
-        name = self._names.get(engine_id)
-        if name is None:
+        names = self._names.get(engine_id)
+        if names is None:
             if len(self._names) > MAX_NAMES:
                 self._names.clear()
-            name = self._names[engine_id] = name_of(engine)
-        row.engine = name
+            called = engine.name if engine.engine_set else f"id:{engine_id}"
+            names = self._names[engine_id] = (name_of(engine), place_of(called, engine.pid, engine.host))
+        row.engine, row.place = names
         if self._follows:
             self._update(row)
 

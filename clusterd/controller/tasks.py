@@ -132,7 +132,8 @@ class Tasks:
             self._refuse(Parked(client, message, (), (), 0), "aborted", ABORTED)
             return
         function = message.function
-        if function and self.functions.get(function) is None:
+        stored = self.functions.get(function) if function else None
+        if function and stored is None:
             self._await_function(Parked(client, message, frames, digests, size_of(message, frames)))
             return
         task = message.task
@@ -141,7 +142,7 @@ class Tasks:
             if function:
                 self.functions.refer(function)
             if self.recorder is not None and not self.scheduler.has_ended(task):
-                self.recorder.accepted(payload, message, client, now)
+                self.recorder.accepted(payload, message, client, now, "" if stored is None else stored.name)
         self.scheduler.handle_into(submitted(message, client.handle, frames), now, out)
         if out:
             self._perform(out, now)

@@ -16,9 +16,10 @@ from clusterd.errors import BadQuery, NoRecords, UnknownTask
 from clusterd.storage.taskstore.memory import MemoryStore
 from clusterd.storage.taskstore.mongodb import open_mongodb
 from clusterd.storage.taskstore.none import NoStore
+from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
-from clusterd.storage.taskstore.row import MAX_STREAM, Outcome, Output, TaskRow
+from clusterd.storage.taskstore.row import MAX_STREAM, Outcome, Output, TaskRow, place_of
 from clusterd.storage.taskstore.sqlite import SqliteStore
 from tests.rigs import mongodb
 
@@ -224,10 +225,19 @@ def test_output_is_recorded_up_to_a_bound(store, settled):
 def five(store, settled):
     """a to e: a has ended well, b with an error, c was aborted, d runs, e waits."""
     for number, name in enumerate("abcde"):
-        store.put(native(name, client=f"c{number % 2}", submitted=T0 + number, label=f"label-{name}" if number else ""))
+        store.put(
+            native(
+                name,
+                client=f"c{number % 2}",
+                submitted=T0 + number,
+                label=f"label-{name}" if number else "",
+                name="" if number else "fit",
+            )
+        )
     rows = {name: store.get(name) for name in "abcd"}
     for name, engine in (("a", "e0"), ("b", "e1"), ("d", "e0")):
         rows[name].engine = engine
+        rows[name].place = "" if name == "a" else place_of(f"engines/{engine[1:]}", 4711, "node 1")
         store.update(rows[name])
     rows["b"].attempt = 2
     end(store, rows["a"], completed=T0 + 10)
@@ -277,6 +287,14 @@ QUERIES = {
     "datetime": ({"completed": {"$lte": datetime.fromtimestamp(T0 + 20, UTC)}}, "ab"),
     "seconds": ({"completed": {"$lte": T0 + 20}}, "ab"),
     "status": ({"status": {"$in": ["error", "aborted"]}}, "bc"),
+    "not this status": ({"status": {"$nin": ["ok", "aborted"]}}, "bde"),
+    "another status": ({"status": {"$nin": ["ok", "aborted"], "$ne": None}}, "b"),
+    "no status": ({"status": None}, "de"),
+    "glob without brackets": ({"label": {"$glob": "label-?"}}, "bcde"),
+    "glob of anything": ({"label": {"$glob": "*"}}, "bcde"),
+    "place": ({"place": {"$glob": "engines/1 *"}}, "b"),
+    "place that begins alike": ({"place": {"$glob": "engines/*"}}, "bd"),
+    "name": ({"name": "fit"}, "a"),
     "several fields": ({"engine_uuid": "e0", "completed": {"$ne": None}}, "a"),
     "a dictionary": ({"result_content": {"status": "aborted"}}, "c"),
 }
@@ -291,6 +309,66 @@ def test_a_query_for_some(five):
     assert ids(five, {}, limit=2) == ["a", "b"]
     assert ids(five, {"completed": None}, limit=1) == ["d"]
     assert ids(five, {}, limit=0) == []
+
+
+# --- page by page ---
+
+
+def walk(store, query: dict, **options) -> tuple[str, int]:
+    """(the ids that a walk meets, how many pages it has)."""
+    found, span, pages = "", Span(), 0
+    while span is not None:
+        rows, span = store.page(parse(query), span, **options)
+        found += "".join(row.msg_id for row in rows)
+        pages += 1
+    return found, pages
+
+
+@pytest.mark.parametrize(("limit", "look"), [(1, 1), (1, 2), (2, 2), (2, 1), (10, 2), (2, 10), (10, 10)])
+def test_a_walk_meets_what_a_query_finds(five, limit, look):
+    options = {"limit": limit, "look": look}
+    down = {name: walk(five, query, **options)[0] for name, (query, _) in QUERIES.items()}
+    assert down == {name: expected[::-1] for name, (_, expected) in QUERIES.items()}
+    up = {name: walk(five, query, newest_first=False, **options)[0] for name, (query, _) in QUERIES.items()}
+    assert up == {name: expected for name, (_, expected) in QUERIES.items()}
+
+
+def test_a_page_is_bounded_by_what_is_looked_at(five):
+    assert five.flush()  # what is not written yet is looked at all at once
+    rows, rest = five.page(parse({"msg_id": "a"}), limit=5, look=2)
+    assert (rows, rest) == ([], Span(0, five.get("d").order))
+    assert walk(five, {}, limit=6, look=6)[1] == 1
+
+
+def test_a_walk_meets_a_row_once_whatever_comes_meanwhile(five, settled):
+    rows, rest = five.page(parse({}), limit=2)
+    assert [row.msg_id for row in rows] == ["e", "d"]
+    five.put(native("f"))
+    five.put(native("c", label="again"))  # replaced: it is a new one
+    five.purge(["b"])
+    assert settled()
+    rows, rest = five.page(parse({}), rest, limit=5)
+    assert ([row.msg_id for row in rows], rest) == (["a"], None)
+    assert walk(five, {}, limit=2)[0] == "cfeda"
+
+
+def test_what_has_ended_is_purged_page_by_page(five, settled):
+    purged, rest = five.purge_page(parse({}), look=3)
+    assert purged == 1
+    assert settled()
+    assert five.purge_page(parse({"status": {"$ne": "ok"}}), rest, look=3) == (1, None)
+    assert ids(five, {}) == ["a", "d", "e"]
+
+
+def test_ids_that_match_a_pattern(store, settled):
+    for name in ("ab01", "ab02", "ac01", "AB01"):
+        store.put(native(name))
+    assert settled()
+    assert sorted(store.named("ab*", 10)) == ["ab01", "ab02"]
+    assert sorted(store.named("a*01", 10)) == ["ab01", "ac01"]
+    assert store.named("a?0?", 10) == store.named("a?0?", 3)
+    assert len(store.named("*", 2)) == 2
+    assert store.named("ab", 10) == store.named("b*", 10) == []
 
 
 def test_the_history_is_by_time_of_submission(five):
@@ -383,6 +461,9 @@ def test_a_store_that_keeps_nothing_says_so():
         lambda: store.query(parse({})),
         lambda: store.purge(["aa"]),
         lambda: store.purge_matching(parse({})),
+        lambda: store.page(parse({}), limit=1),
+        lambda: store.purge_page(parse({})),
+        lambda: store.named("*", 1),
     )
     for ask in asked:
         with pytest.raises(NoRecords, match="database: none"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from clusterd.storage.taskstore.pages import Span
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
@@ -35,6 +36,17 @@ class Backend(Protocol):
 
     def read(self, query: Query, limit: int | None, *, buffers: bool) -> list[TaskRow]:
         """Rows that match, by order. Raises StorageError."""
+
+    def page(
+        self, query: Query, span: Span, limit: int, look: int, *, newest_first: bool
+    ) -> tuple[list[TaskRow], int | None]:
+        """Of the first `look` rows of a span those that match, at most `limit`, without buffers.
+
+        Also the order of the last row that was looked at; None when the span has been looked at to its end. Raises StorageError.
+        """
+
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """The first ids that match a pattern (`*`, `?`), in any order. Raises StorageError."""
 
     def matching_ended(self, query: Query) -> list[str]:
         """The ids of ended rows that match. Raises StorageError."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from clusterd.storage.taskstore.pages import LOOK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.storage.taskstore.pages import Page, Span
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
@@ -60,6 +63,35 @@ class TaskStore(ABC):
     @abstractmethod
     def query(self, query: Query, *, limit: int | None = None, buffers: bool = False) -> list[TaskRow]:
         """The rows that match, the first `limit` of them.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+
+    @abstractmethod
+    def page(
+        self, query: Query, span: Span | None = None, *, limit: int, look: int = LOOK, newest_first: bool = True
+    ) -> Page:
+        """Those of the first `look` rows of a span that match, at most `limit`; without buffers.
+
+        Unlike `query` it takes a bounded time, whatever the store holds: a page may be empty though later ones are not.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+
+    def purge_page(self, query: Query, span: Span | None = None, *, look: int = LOOK) -> tuple[int, Span | None]:
+        """Forget the ended tasks of a page; returns how many, and what is left of the span.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        page = self.page(query, span, limit=look, look=look)
+        return self.purge([row.msg_id for row in page.rows if row.outcome is not None]), page.rest
+
+    @abstractmethod
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """Some ids that match a pattern (`*`: anything, `?`: any character), at most `limit`.
 
         Raises:
             StorageError: the store cannot be read.

@@ -35,8 +35,10 @@ _PLAIN: Final = (
     "order",
     "size",
     "is_owed",
+    "name",
+    "place",
 )
-_CHANGING: Final = ("engine", "engine_id", "attempt", "resubmitted", "size", "is_owed")
+_CHANGING: Final = ("engine", "engine_id", "attempt", "resubmitted", "size", "is_owed", "place")
 _JSON: Final = ("header", "metadata", "content")
 _SHOWN: Final = ("execute_input", "execute_result", "error")
 _COLUMN_OF: Final = {"msg_id": "_id", "client_uuid": "client", "queue": "queue", "status": "status"}
@@ -151,6 +153,10 @@ def translated(query: Query) -> tuple[dict[str, Any], bool]:
             terms.append({column: {"$in": argument}})
         elif field == "engine_uuid" and operator == "$eq" and isinstance(argument, str) and argument:
             terms.append({"engine": {"$eq": argument}})
+        elif column and operator == "$nin" and all(type(item) is str for item in argument):
+            terms.append({column: {"$nin": argument}})
+        elif field in {"status", "completed"} and operator in {"$eq", "$ne"} and argument is None:
+            terms.append({field: {operator: None}})
         elif field in {"submitted", "completed"} and operator in _BOUNDS and argument is not None:
             # A microsecond more than asked: the query itself decides about the edge.
             word, by = _BOUNDS[operator]

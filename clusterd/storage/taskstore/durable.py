@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clusterd.storage.taskstore.written import WrittenStore
+from clusterd.storage.taskstore.paged import PagedStore
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clusterd.storage.taskstore.row import TaskRow
 
 
-class DurableStore(WrittenStore):
+class DurableStore(PagedStore):
     """A store from which a controller can go on where another one was killed.
 
     Args:

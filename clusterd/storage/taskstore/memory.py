@@ -6,11 +6,14 @@ purged or replaced; `_ended_count` and `_bytes` are those of the ended ones in `
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from clusterd.errors import UnknownTask
 from clusterd.storage.taskstore.base import Size, TaskStore
+from clusterd.storage.taskstore.pages import LOOK, Page, Span, matching_names
 from clusterd.storage.taskstore.row import OUTCOME, ROW_BYTES, end_size, request_size
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
+
+_ORDER = attrgetter("order")
 
 
 class MemoryStore(TaskStore):
@@ -40,6 +45,8 @@ class MemoryStore(TaskStore):
         # How many of `_rows` have ended.
         self._ended_count = 0
         self._bytes = 0
+        # Rank of the last row that was put: `_rows` is in this order.
+        self._order = 0
 
     def put(self, row: TaskRow) -> None:
         """See `TaskStore`."""
@@ -47,6 +54,7 @@ class MemoryStore(TaskStore):
         msg_id = row.msg_id
         if msg_id in rows:
             self._drop(msg_id)
+        self._order = row.order = self._order + 1
         rows[msg_id] = row
 
     def update(self, row: TaskRow) -> None:
@@ -103,6 +111,29 @@ class MemoryStore(TaskStore):
             if query.matches(row):
                 found.append(row)
         return found
+
+    def page(
+        self, query: Query, span: Span | None = None, *, limit: int, look: int = LOOK, newest_first: bool = True
+    ) -> Page:
+        """See `TaskStore`."""
+        span = span or Span()
+        # A copy of references, at memory's speed: 65,536 of them take 0.2 ms.
+        rows = list(self._rows.values())
+        first = bisect_right(rows, span.after, key=_ORDER)
+        last = bisect_left(rows, span.before, key=_ORDER) if span.before else len(rows)
+        window = rows[max(first, last - look) : last][::-1] if newest_first else rows[first : min(last, first + look)]
+        found: list[TaskRow] = []
+        for row in window:
+            if len(found) == limit:
+                return Page(found, span.beyond(found[-1].order, newest_first=newest_first))
+            if query.matches(row):
+                found.append(row)
+        is_all = len(window) == last - first
+        return Page(found, None if is_all else span.beyond(window[-1].order, newest_first=newest_first))
+
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """See `TaskStore`."""
+        return matching_names(self._rows, pattern, limit)
 
     def purge(self, msg_ids: Sequence[str]) -> int:
         """See `TaskStore`."""

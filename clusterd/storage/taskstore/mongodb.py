@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from clusterd.core.model.database import MongodbRecords
+    from clusterd.storage.taskstore.pages import Span
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
@@ -186,6 +187,36 @@ class MongoDatabase:
                 if query.matches(row):
                     rows.append(row)
         return rows
+
+    def page(
+        self, query: Query, span: Span, limit: int, look: int, *, newest_first: bool
+    ) -> tuple[list[TaskRow], int | None]:
+        """See `Backend`."""
+        direction, sign = (-1, "$gte") if newest_first else (1, "$lte")
+        order: dict[str, int] = {"$gt": span.after, **({"$lt": span.before} if span.before else {})}
+        rows: list[TaskRow] = []
+        with self._guarded():
+            ordered = self._tasks.find({"order": order}, {"order": 1}).sort("order", direction)
+            edge = next((int(found["order"]) for found in ordered.skip(look - 1).limit(1)), None)
+            if edge is not None:
+                order = {**order, sign: edge}
+            where, _ = documents.translated(query)
+            chosen = self._tasks.find({"$and": [{"order": order}, where]}, documents.WITHOUT_BUFFERS)
+            for found in chosen.sort("order", direction):
+                row = documents.row_of(found, self._download, has_buffers=False)
+                if query.matches(row):
+                    rows.append(row)
+                    if len(rows) == limit:
+                        return rows, row.order
+        return rows, edge
+
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """See `Backend`."""
+        expression = "^" + re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".") + "$"
+        with self._guarded():
+            return [
+                found["_id"] for found in self._tasks.find({"_id": {"$regex": expression}}, {"_id": 1}).limit(limit)
+            ]
 
     def matching_ended(self, query: Query) -> list[str]:
         """See `Backend`."""

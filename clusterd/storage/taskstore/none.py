@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from clusterd.errors import NoRecords
 from clusterd.storage.taskstore.base import Size, TaskStore
+from clusterd.storage.taskstore.pages import LOOK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clusterd.storage.taskstore.pages import Page, Span
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
@@ -34,6 +36,18 @@ class NoStore(TaskStore):
     def query(self, query: Query, *, limit: int | None = None, buffers: bool = False) -> list[TaskRow]:
         """Refuse."""
         del query, limit, buffers
+        _refuse()
+
+    def page(
+        self, query: Query, span: Span | None = None, *, limit: int, look: int = LOOK, newest_first: bool = True
+    ) -> Page:
+        """Refuse."""
+        del query, span, limit, look, newest_first
+        _refuse()
+
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """Refuse."""
+        del pattern, limit
         _refuse()
 
     def purge(self, msg_ids: Sequence[str]) -> int:

@@ -220,8 +220,12 @@ FIELDS: Final[dict[str, Callable[[TaskRow], Any]]] = {
     "status": lambda row: None if row.outcome is None else row.outcome.status,
     "engine_id": lambda row: None if row.engine_id < 0 else row.engine_id,
     "attempt": lambda row: row.attempt,
+    "name": lambda row: row.name or None,
+    "place": lambda row: row.place or None,
 }
-"""Every field that can be asked for or searched, and how it is had from a row. The last three are ours, and given by name only."""
+"""Every field that can be asked for or searched, and how it is had from a row. Those from `status` on are ours."""
 
-RECORD: Final = tuple(key for key in FIELDS if key not in BUFFERS and key not in {"status", "engine_id", "attempt"})
+OURS: Final = frozenset({"status", "engine_id", "attempt", "name", "place"})
+"""Fields that ipyparallel's records have not: they are only given when they are named."""
+RECORD: Final = tuple(key for key in FIELDS if key not in BUFFERS and key not in OURS)
 """The keys of a whole record."""

@@ -8,7 +8,7 @@ together (`Outcome`) is set in one assignment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -95,6 +95,8 @@ class TaskRow(Struct, gc=False):
         is_whole: false where the request was too large to be kept; it cannot be run once more.
         wish: MessagePack of where and how it is to be run, which a durable controller needs to take it up again.
         is_owed: its client has not acknowledged its outcome; never true where nothing is durable.
+        name: of the function, as its client wrote it; empty where there is none, or it was not here any more.
+        place: of that engine, as `place_of` writes it; ids are of one controller or another, this can still be read years later.
         outcome: None until it has ended.
         order: rank among all rows of the store, given by it.
         stored: parts that the store has, and `size`: bytes that it counts for it; the store's own business.
@@ -124,6 +126,28 @@ class TaskRow(Struct, gc=False):
     size: int = 0
     wish: bytes = b""
     is_owed: bool = False
+    name: str = ""
+    place: str = ""
+
+
+class EnginePlace(NamedTuple):
+    """Where a task ran: the engine as operators call it (`engines/3`), its process, and its host; empty or 0 where unknown."""
+
+    engine: str
+    pid: int
+    host: str
+
+
+def place_of(engine: str, pid: int, host: str) -> str:
+    """An `EnginePlace` as it is kept: one text for all tasks of an engine."""
+    return f"{engine} {pid} {host}"
+
+
+def parse_place(place: str) -> EnginePlace:
+    """Read what `place_of` wrote."""
+    engine, _, rest = place.partition(" ")
+    pid, _, host = rest.partition(" ")
+    return EnginePlace(engine, int(pid) if pid.isdigit() else 0, host)
 
 
 def request_size(row: TaskRow) -> int:

@@ -87,6 +87,10 @@ MIGRATIONS: Final = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE tasks ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE tasks ADD COLUMN place TEXT NOT NULL DEFAULT ''",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -104,6 +108,7 @@ FIXED: Final = (
     "content",
     "is_whole",
     "wish",
+    "name",
 )
 CHANGING: Final = (
     "engine",
@@ -117,6 +122,7 @@ CHANGING: Final = (
     "error",
     "size",
     "is_owed",
+    "place",
 )
 END: Final = (
     "status",
@@ -158,6 +164,7 @@ def fixed_values(row: TaskRow) -> tuple[Any, ...]:
         row.content,
         row.is_whole,
         row.wish,
+        row.name,
     )
 
 
@@ -168,7 +175,7 @@ def changing_values(row: TaskRow) -> tuple[Any, ...]:
     if output is not None:
         streams = ("".join(output.stdout), "".join(output.stderr))
         shown = (*streams, output.execute_input, output.execute_result, output.error)
-    return (row.engine, row.engine_id, row.attempt, row.resubmitted, *shown, row.size, row.is_owed)
+    return (row.engine, row.engine_id, row.attempt, row.resubmitted, *shown, row.size, row.is_owed, row.place)
 
 
 def end_values(outcome: Outcome) -> tuple[Any, ...]:
@@ -210,6 +217,8 @@ def row_of(values: tuple[Any, ...]) -> TaskRow:
         stored=REQUEST | PARTIAL,
         wish=at["wish"],
         is_owed=bool(at["is_owed"]),
+        name=at["name"],
+        place=at["place"],
     )
     if at["stdout"] or at["stderr"] or at["execute_input"] or at["execute_result"] or at["error"]:
         output = row.output = Output(

@@ -19,13 +19,14 @@ from clusterd.storage.taskstore import schema
 from clusterd.storage.taskstore.backend import StartedAnew
 from clusterd.storage.taskstore.durable import DurableStore
 from clusterd.storage.taskstore.row import OUTCOME, REQUEST
-from clusterd.storage.taskstore.sqlite_query import translated
+from clusterd.storage.taskstore.sqlite_query import read_named, read_page, translated
 from clusterd.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from clusterd.storage.taskstore.pages import Span
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
@@ -274,6 +275,18 @@ class SqliteFile:
                 for row in rows:
                     schema.read_pieces(reader, row)
         return rows
+
+    def page(
+        self, query: Query, span: Span, limit: int, look: int, *, newest_first: bool
+    ) -> tuple[list[TaskRow], int | None]:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            return read_page(reader, query, span, limit, look, newest_first=newest_first)
+
+    def named(self, pattern: str, limit: int) -> list[str]:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            return read_named(reader, pattern, limit)
 
     def matching_ended(self, query: Query) -> list[str]:
         """See `Backend`."""

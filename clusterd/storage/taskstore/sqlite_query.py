@@ -1,11 +1,17 @@
-"""A query as a condition of SQL, as far as columns go; what it does not say is looked at row by row."""
+"""A query as a condition of SQL, as far as columns go; what it does not say is looked at row by row. And pages of what it finds."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.storage.taskstore import schema
+
 if TYPE_CHECKING:
+    import sqlite3
+
+    from clusterd.storage.taskstore.pages import Span
     from clusterd.storage.taskstore.query import Query
+    from clusterd.storage.taskstore.row import TaskRow
 
 _COLUMN_OF: Final = {
     "msg_id": "msg_id",
@@ -14,6 +20,8 @@ _COLUMN_OF: Final = {
     "status": "status",
 }
 """Fields that are columns as they are."""
+_TEXTS: Final = {"msg_id": "msg_id", "label": "label", "name": "name", "place": "place"}
+"""Columns that patterns may be matched with by SQLite: its GLOB knows `*` and `?` as fnmatch does, but other brackets."""
 
 
 def translated(query: Query) -> tuple[str, list[Any], bool]:
@@ -34,6 +42,16 @@ def translated(query: Query) -> tuple[str, list[Any], bool]:
         ):
             terms.append("engine = ?")
             values.append(argument)
+        elif column and condition.operator == "$nin" and all(type(x) is str for x in argument) and len(argument) <= 500:
+            terms.append(f"({column} IS NULL OR {column} NOT IN ({', '.join('?' * len(argument))}))")
+            values.extend(argument)
+        elif condition.field in {"status", "completed"} and condition.operator in {"$eq", "$ne"} and argument is None:
+            terms.append(f"{condition.field} IS {'NOT ' * (condition.operator == '$ne')}NULL")
+        elif condition.field in _TEXTS and condition.operator == "$glob" and not {"[", "]", "\0"} & set(argument):
+            # An empty label is null in a record, and matches nothing.
+            text = _TEXTS[condition.field]
+            terms.append(f"({text} GLOB ? AND {text} <> '')")
+            values.append(argument)
         elif condition.field in {"submitted", "completed"} and condition.operator in _BOUNDS and argument is not None:
             # A microsecond more than asked: the query itself decides about the edge.
             sign, by = _BOUNDS[condition.operator]
@@ -46,3 +64,35 @@ def translated(query: Query) -> tuple[str, list[Any], bool]:
 
 
 _BOUNDS: Final = {"$lt": ("<=", 1), "$lte": ("<=", 1), "$gt": (">=", -1), "$gte": (">=", -1)}
+
+
+def read_page(
+    reader: sqlite3.Connection, query: Query, span: Span, limit: int, look: int, *, newest_first: bool
+) -> tuple[list[TaskRow], int | None]:
+    """See `Backend.page`."""
+    where, values, _ = translated(query)
+    direction, sign = ("DESC", ">=") if newest_first else ("ASC", "<=")
+    bounds, ends = ("id > ? AND id < ?", list(span)) if span.before else ("id > ?", [span.after])
+    found = reader.execute(
+        f"SELECT id FROM tasks WHERE {bounds} ORDER BY id {direction} LIMIT 1 OFFSET ?",  # noqa: S608 - of our own words
+        (*ends, look - 1),
+    ).fetchone()
+    edge = None if found is None else int(found[0])
+    if edge is not None:
+        bounds, ends = f"{bounds} AND id {sign} ?", [*ends, edge]
+    # An index on what is asked for may lead through all rows; by id it is `look` of them.
+    select = f"{schema.SELECT} NOT INDEXED WHERE {bounds} AND {where} ORDER BY id {direction}"
+    rows: list[TaskRow] = []
+    for columns in reader.execute(select, (*ends, *values)):
+        row = schema.row_of(columns)
+        if query.matches(row):
+            rows.append(row)
+            if len(rows) == limit:
+                return rows, row.order
+    return rows, edge
+
+
+def read_named(reader: sqlite3.Connection, pattern: str, limit: int) -> list[str]:
+    """See `Backend.named`."""
+    found = reader.execute("SELECT msg_id FROM tasks WHERE msg_id GLOB ? LIMIT ?", (pattern, limit))
+    return [msg_id for (msg_id,) in found]

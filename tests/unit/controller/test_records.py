@@ -13,6 +13,7 @@ from clusterd.core.wire import messages as m
 from clusterd.errors import UnknownTask
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
+from clusterd.storage.taskstore.row import parse_place
 from tests.unit.controller.world import Peer, World, result_of, submit, task_id
 
 
@@ -41,6 +42,18 @@ def test_a_task_is_recorded_from_its_acceptance_to_its_end(world):
     assert [ended[key].timestamp() for key in ("started", "completed")] == [1.0, 1.5]
     assert result_buffers(world.store.get(task.hex())) == [b"value"]
     assert ended["submitted"] <= ended["received"]
+
+
+def test_what_ran_and_where_can_be_read_when_both_are_gone(world):
+    client = world.client()
+    engine = world.engine(engine_set="engines", slot=3, pid=4711, host="node 1")
+    digest = b"d" * 16
+    client.say(m.Function(digest, "fit" * 1000, "", b"code"))
+    world.run(client, engine, task=(task := task_id()), function=digest, kind=m.APPLY)
+    row = world.store.get(task.hex())
+    assert parse_place(row.place) == ("engines/3", 4711, "node 1")
+    assert row.name == ("fit" * 1000)[:256]
+    assert record_of(row, ["place", "name"])["place"] == "engines/3 4711 node 1"
 
 
 def test_what_is_for_one_engine_is_in_its_queue(world):
