@@ -307,4 +307,5 @@ def test_a_fork_in_the_middle_of_everything(connect):
         is_over.set()
         for thread in threads:
             thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
     assert view.apply_sync(abs, -1) == 1
