@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "scale": "Set the number of engines of a set.",
     "resume": "Try again what was given up after a crash loop.",
     "engines": "List, interrupt, stop, kill or restart engines.",
+    "tasks": "Show what ran, where, for how long, and with which outcome.",
     "logs": "Show the output of engines, controller, daemon and agents.",
     "events": "Show what happened, as the daemon saw it.",
     "watch": "Follow the state of the cluster.",

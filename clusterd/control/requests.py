@@ -29,6 +29,8 @@ __all__ = [
     "StatusQuery",
     "Stop",
     "Targets",
+    "TasksPurge",
+    "TasksQuery",
     "decode_body",
     "decode_query",
 ]
@@ -38,6 +40,7 @@ BODY_MAX = 256 * 1024
 
 _Count = Annotated[int, Meta(ge=0, le=65_536)]
 _Seconds = Annotated[float, Meta(ge=0, le=604_800)]
+_Cursor = Annotated[str, Meta(pattern=r"^[0-9]{1,18}:[0-9]{1,18}$")]
 
 
 class _Request(Struct, forbid_unknown_fields=True):
@@ -118,6 +121,41 @@ class Events(_Request):
 
     follow: bool = False
     since: Annotated[int, Meta(ge=0)] = 0
+
+
+class _TaskFilter(_Request, kw_only=True):
+    """Which tasks: `since` and `before` are seconds since the epoch between which they were submitted; see `Selection`."""
+
+    state: str | None = None
+    label: str | None = None
+    name: str | None = None
+    engine: str | None = None
+    client: str | None = None
+    since: float | None = None
+    before: float | None = None
+    cursor: _Cursor | None = None
+
+
+class TasksQuery(_TaskFilter, kw_only=True):
+    """GET tasks: a page of at most `limit`, from where `next` of the page before says (`cursor`). `full`: with output and traceback."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    oldest_first: bool = False
+    full: bool = False
+
+
+class TasksPurge(_TaskFilter, kw_only=True):
+    """POST tasks/purge: these tasks, or those that ended before a time and are as the rest says; from `next` of the answer before on."""
+
+    tasks: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    ended_before: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [field for field in self.__struct_fields__ if field != "cursor" and getattr(self, field) is not None]
+        if not given:
+            raise ValueError("it is not said which tasks: give `tasks`, `ended_before`, `state`, ...")
+        if self.tasks is not None and len(given) > 1:
+            raise ValueError("`tasks` stands alone: what is named is purged")
 
 
 _T = TypeVar("_T", bound=_Request)

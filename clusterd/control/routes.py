@@ -40,6 +40,9 @@ PATHS: dict[tuple[str, str], str] = {
     ("POST", _CLUSTER + "/sets/{set}/resume"): "resume",
     ("GET", f"{_CLUSTER}/engines"): "engines",
     ("POST", _CLUSTER + "/engines/{command}"): "command_engines",
+    ("GET", f"{_CLUSTER}/tasks"): "tasks",
+    ("GET", _CLUSTER + "/tasks/{task}"): "task",
+    ("POST", f"{_CLUSTER}/tasks/purge"): "purge_tasks",
     ("GET", f"{_CLUSTER}/connection"): "connection",
     ("GET", f"{_CLUSTER}/logs"): "logs",
     ("GET", f"{_CLUSTER}/events"): "events",
@@ -128,6 +131,23 @@ class Routes:
             raise _unknown("command", command, list(ENGINE_COMMANDS))
         body = decode_body(requests.Targets, await request.read())
         return _json(await self._service.command_engines(command, body, caller(request)))
+
+    async def tasks(self, request: web.Request) -> web.StreamResponse:
+        """GET tasks: a page of them."""
+        self._check(request)
+        return _json(await self._service.tasks(decode_query(requests.TasksQuery, request.query)))
+
+    async def task(self, request: web.Request) -> web.StreamResponse:
+        """GET tasks/ID."""
+        self._check(request)
+        decode_query(requests.Empty, request.query)
+        return _json(await self._service.task(request.match_info["task"]))
+
+    async def purge_tasks(self, request: web.Request) -> web.StreamResponse:
+        """POST tasks/purge."""
+        self._check(request)
+        body = decode_body(requests.TasksPurge, await request.read())
+        return _json(await self._service.purge_tasks(body, caller(request)))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """GET logs, as NDJSON."""

@@ -29,7 +29,9 @@ _log = logging.getLogger("clusterd.control")
 _STATUS = {
     "bad_request": 400,
     "denied": 403,
+    "bad_query": 400,
     "not_found": 404,
+    "unknown_task": 404,
     "wrong_method": 405,
     "refused": 409,
     "too_large": 413,

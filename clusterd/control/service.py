@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from clusterd.control.authorize import Caller
-    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, StatusQuery, Stop, Targets
+    from clusterd.control.requests import (
+        Events,
+        Logs,
+        Restart,
+        Resume,
+        Scale,
+        Start,
+        StatusQuery,
+        Stop,
+        Targets,
+        TasksPurge,
+        TasksQuery,
+    )
 
 __all__ = ["Service"]
 
@@ -58,6 +70,15 @@ class Service(Protocol):
 
     async def reload(self, caller: Caller) -> dict[str, Any]:
         """Read the profile again; the old one stays when the new one is wrong."""
+
+    async def tasks(self, request: TasksQuery) -> dict[str, Any]:
+        """Some tasks as `tasks`, and in `next` where the following page begins; null after the last one."""
+
+    async def task(self, name: str) -> dict[str, Any]:
+        """One task in full, as `task`."""
+
+    async def purge_tasks(self, request: TasksPurge, caller: Caller) -> dict[str, Any]:
+        """Forget tasks that have ended: how many as `purged`, and in `next` where to go on; null when it is done."""
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
         """Lines of log files as `{"source", "line"}`, oldest first."""

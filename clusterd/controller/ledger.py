@@ -226,6 +226,10 @@ class Ledger:
         """True while tasks wait for what engines say."""
         return bool(self._waiting)
 
+    def has_waiting(self, task: bytes) -> bool:
+        """Whether this task waits for what engines say."""
+        return task in self._waiting
+
     def tick(self, now: float) -> None:
         """Give to the scheduler what waits no longer."""
         if self._waiting and self._recovery.is_over(now):

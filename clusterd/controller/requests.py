@@ -6,19 +6,23 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.pages import Pages
 from clusterd.controller.records import Records
 from clusterd.core.scheduler import events
 from clusterd.core.wire.messages import (
     Abort,
     ControllerStatus,
+    DescribeTask,
     Drain,
     Drained,
     EngineCommand,
     ErrorReply,
     Goodbye,
     ListEngines,
+    PageTasks,
     Ping,
     Pong,
+    PurgePage,
     PurgeTasks,
     QueryTasks,
     QueueStatus,
@@ -76,6 +80,7 @@ class Requests:
         self._about = about
         self._store = store
         self._records = Records(store, tasks)
+        self._pages = Pages(store, tasks)
         self._started = time.time()
 
     def receive(self, client: Client, messages: list[Any], now: float) -> str | None:
@@ -125,6 +130,8 @@ class Requests:
                 self._drain(client, message, now)
             case QueryTasks() | Resubmit() | PurgeTasks():
                 self._say(client, *self._records.answer(client, message, now))
+            case PageTasks() | DescribeTask() | PurgePage():
+                self._say(client, *self._pages.answer(message, now))
             case Shutdown():
                 self._say(client, Reply(message.request, {}))
                 self._shut_down(f"asked to by {client.name}")

@@ -64,6 +64,11 @@ class Places(NamedTuple):
         return self.state / "security"
 
     @property
+    def records(self) -> Path:
+        """The controller's file of task records, with `database: sqlite`."""
+        return self.state / "db" / "tasks.db"
+
+    @property
     def logs(self) -> Path:
         """Log files."""
         return self.state / "log"

@@ -20,6 +20,7 @@ from clusterd.daemon.logs import LogFiles, sources_of
 from clusterd.daemon.profiles import EFFECTS
 from clusterd.daemon.startup import default_set
 from clusterd.daemon.status import cluster_status, engine_list
+from clusterd.daemon.tasks import TaskRecords
 from clusterd.errors import ClusterdError
 from clusterd.system import clock
 from clusterd.system.paths import host_id
@@ -28,7 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from clusterd.control.authorize import Caller
-    from clusterd.control.requests import Events, Logs, Restart, Resume, Scale, Start, StatusQuery, Stop, Targets
+    from clusterd.control.requests import (
+        Events,
+        Logs,
+        Restart,
+        Resume,
+        Scale,
+        Start,
+        StatusQuery,
+        Stop,
+        Targets,
+        TasksPurge,
+        TasksQuery,
+    )
     from clusterd.daemon.loop import Daemon
 
 __all__ = ["Service"]
@@ -53,6 +66,9 @@ class Service:
         self.name = daemon.places.name
         self._started_at = clock.wall()
         self._started = clock.monotonic()
+        self._records = TaskRecords(
+            daemon.link, daemon.places.records, lambda: daemon.profile.profile, lambda: default_set(daemon.profile)
+        )
 
     # --- questions ---
 
@@ -108,6 +124,20 @@ class Service:
         """Each slot."""
         await self._daemon.refresh_engines()
         return engine_list(self._daemon.driver.supervisor, self._daemon.roster)
+
+    async def tasks(self, request: TasksQuery) -> dict[str, Any]:
+        """What ran."""
+        return await self._records.page(request)
+
+    async def task(self, name: str) -> dict[str, Any]:
+        """One task."""
+        return await self._records.show(name)
+
+    async def purge_tasks(self, request: TasksPurge, caller: Caller) -> dict[str, Any]:
+        """Forget what has ended."""
+        if request.cursor is None:
+            self._tell("purge of task records", caller)
+        return await self._records.purge(request)
 
     def connection(self) -> dict[str, Any]:
         """The connection files."""

@@ -93,6 +93,8 @@ RULES: dict[str, Rule] = {
     # A plugin of ipyparallel's programs, which starts ours by argv; nothing of ours imports it.
     "clusterd.ipyparallel": rule(own=f"{CORE} {SYSTEM}", third="ipyparallel traitlets msgspec"),
     "clusterctl": rule(own="clusterd.control.client clusterd.core.model", third="click rich", never="asyncio"),
+    # What ran, when there is no daemon any more that could be asked.
+    "clusterctl.archived": rule(own="clusterd.storage.taskstore clusterd.system.paths", never="asyncio"),
     "clusterctl.commands.connect": rule(
         own="clusterd.control.client clusterd.core.model clusterd.publish clusterctl", third="click", never="asyncio"
     ),

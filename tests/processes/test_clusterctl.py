@@ -13,7 +13,9 @@ import time
 
 import pytest
 
+import clusterd
 from tests.processes.cluster import CTL, PROFILE, Cluster
+from tests.waiting import until
 
 LOUD = PROFILE.replace(
     "work_dir: /tmp", "work_dir: /tmp\n    startup: {command: \"print('hello from start-up', flush=True)\"}"
@@ -370,3 +372,48 @@ def test_connect_prints_what_works(served):
 def test_every_json_answer_is_one_versioned_object(served):
     for words in (("status",), ("engines",), ("connect",), ("reload",), ("resume", "engines"), ("start",)):
         assert served.json(*words)["version"] == 1
+
+
+# --- what ran ---
+
+
+def test_what_ran_is_told_while_it_runs_and_when_all_of_it_has_ended(isolated, tmp_path):
+    recording = PROFILE.replace("{launcher: local,", "{launcher: local, database: sqlite,", 1)
+    with Cluster(isolated, recording) as cluster:
+        cluster.ctl("start")
+        pids = {pid for _, pid in cluster.engines().values()}
+        with clusterd.Client(cluster.name) as client:
+            view = client.load_balanced_view()
+            view.with_options(label="the sum").apply_async(sum, [1, 2]).result()
+            failed = view.apply_async(divmod, 1, 0)
+            assert failed.exception() is not None
+            running = [view.apply_async(time.sleep, 600) for _ in range(2)]
+            waiting = view.with_options(after=running).apply_async(abs, -1)
+            expected = ["abs waiting", "sleep running", "sleep running", "divmod error", "sum ok"]
+            found = []
+
+            def are_there():
+                found[:] = cluster.json("tasks", "list")["tasks"]
+                return [f"{task['name']} {task['state']}" for task in found] == expected
+
+            # What the client says travels on another connection than what the daemon asks.
+            until(are_there, "all tasks are on record", about=lambda: found)
+            assert {task["pid"] for task in found[1:3]} == pids
+            (error,) = cluster.json("tasks", "list", "--state", "error")["tasks"]
+            assert (error["id"], error["error"]) == (failed.task_id, "ZeroDivisionError")
+            assert [t["name"] for t in cluster.json("tasks", "list", "--label", "the*")["tasks"]] == ["sum"]
+            shown = cluster.ctl("tasks", "show", cluster.json("tasks", "show", waiting.task_id)["task"]["short"]).stdout
+            assert "it depends on 2 other tasks" in shown
+            assert "has not ended: it is running" in cluster.ctl("tasks", "purge", found[1]["short"], status=5).stderr
+            assert cluster.json("tasks", "purge", "--older-than", "0s", "--name", "divmod")["purged"] == 1
+            assert "no record of task" in cluster.ctl("tasks", "show", failed.task_id, status=5).stderr
+            for future in (waiting, *running):
+                future.cancel()
+        cluster.ctl("stop")
+        file = tmp_path / "tasks.jsonl"
+        assert cluster.json("tasks", "export", "--jsonl", "-o", str(file))["exported"] == 4
+        (first, *_) = map(json.loads, file.read_text().splitlines())
+        assert (first["name"], first["label"], first["state"]) == ("sum", "the sum", "ok")
+        told = cluster.ctl("tasks").stdout
+        assert "there is no controller to ask" in told
+        assert "the sum" in told

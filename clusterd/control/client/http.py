@@ -267,7 +267,7 @@ def _error(status: int, data: bytes) -> ClusterdError:
         return ControlError(f"the daemon answered with HTTP status {status}", code="bad_answer")
     code, message, hint = (str(content.get(key, "")) for key in ("code", "message", "hint"))
     cls = _CLASSES.get(code, ControlError)
-    if cls is errors.CompositeError:  # has fields of its own; no daemon sends it
+    if cls in (errors.CompositeError, errors.UnknownTask):  # have fields of their own
         cls = ControlError
     return ControlError(message, code=code, hint=hint) if cls is ControlError else cls(message, hint=hint)
 

@@ -23,6 +23,7 @@ from clusterd.core.scheduler.status import engine_load, queue_status, unassigned
 from clusterd.core.scheduler.unbegun import end_waits
 from clusterd.core.scheduler.waits import Waits
 from clusterd.core.scheduler.watch import watch
+from clusterd.core.scheduler.whereabouts import Whereabouts, whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,6 +132,10 @@ class Scheduler:
         """Say whether a task is known, and has ended."""
         known = self.state.tasks.get(task)
         return known is not None and known.place is Place.ENDED
+
+    def whereabouts(self, task: TaskId) -> Whereabouts | None:
+        """Return where an unfinished task is and why it is not further; None when it is not known, or has ended."""
+        return whereabouts(self.state, task)
 
     def record(self, task: TaskId) -> TaskRecord | None:
         """Return what is known of a task; None when it was never accepted, or is forgotten."""

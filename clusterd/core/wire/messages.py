@@ -459,6 +459,41 @@ class PurgeTasks(Message, tag=55):
     tasks: list[TaskId] | None = None
 
 
+class PageTasks(Message, tag=56):
+    """Some records, as people are told of them, found in bounded time. `query` as in QueryTasks.
+
+    `after`, `before`: bounds, exclusive, of the rank that each record has (0: none); what is left of them is in the reply, null at the end.
+    `is_full`: with output and traceback. Reply: {"tasks": [...], "rest": [after, before] or null}.
+    """
+
+    request: int
+    query: dict[str, Any]
+    limit: Count = 100
+    after: Order = 0
+    before: Order = 0
+    is_newest_first: bool = True
+    is_full: bool = False
+
+
+class DescribeTask(Message, tag=57):
+    """One record in full, and of a task that has not ended where it is and why. Reply: {"task": {...}}.
+
+    `task` is an id, the beginning of one, or its short form.
+    """
+
+    request: int
+    task: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class PurgePage(Message, tag=58):
+    """Forget records of ended tasks that match, as far as is done in bounded time; as PageTasks. Reply: {"purged": n, "rest": ...}."""
+
+    request: int
+    query: dict[str, Any]
+    after: Order = 0
+    before: Order = 0
+
+
 class EngineInfo(Message):
     """One registered engine. `state`: idle, busy, suspect, draining."""
 
@@ -640,6 +675,9 @@ ClientControlUp: TypeAlias = (
     | QueryTasks
     | Resubmit
     | PurgeTasks
+    | PageTasks
+    | DescribeTask
+    | PurgePage
     | Goodbye
 )
 ClientControlDown: TypeAlias = (

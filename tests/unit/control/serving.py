@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from clusterd.control.listening import listen
 from clusterd.control.server import ControlServer
-from clusterd.errors import ProfileError
+from clusterd.errors import ProfileError, UnknownTask
 
 
 class FakeService:
@@ -36,6 +36,18 @@ class FakeService:
 
     async def engines(self):
         return [{"engine": "engines/0"}]
+
+    async def tasks(self, request):
+        self.calls.append(("tasks", request, None))
+        return {"tasks": [], "next": None, "source": "controller"}
+
+    async def task(self, name):
+        if name == "nobody":
+            raise UnknownTask(name)
+        return {"task": {"id": name}}
+
+    async def purge_tasks(self, request, caller):
+        return await self._note("purge", request, caller)
 
     def connection(self):
         raise ZeroDivisionError("a defect")

@@ -90,6 +90,10 @@ def test_commands_reach_the_service_with_the_uid_of_the_caller(served):
         ("get", f"{BASE}/engines?x=1", "bad_request", ["unknown parameter `x`"]),
         ("post", f"{BASE}/start", "bad_request", ["field `n`"]),
         ("get", f"{BASE}/connection", "internal", ["ZeroDivisionError"]),
+        ("get", f"{BASE}/tasks?limit=0", "bad_request", ["parameter `limit`", ">= 1"]),
+        ("get", f"{BASE}/tasks?cursor=x", "bad_request", ["parameter `cursor`"]),
+        ("get", f"{BASE}/tasks/nobody", "unknown_task", ["no record of task nobody"]),
+        ("post", f"{BASE}/tasks/purge", "bad_request", ["unknown field `n`"]),
     ],
 )
 def test_refusals_say_what_and_what_else(served, method, target, code, parts):
@@ -99,6 +103,23 @@ def test_refusals_say_what_and_what_else(served, method, target, code, parts):
     assert caught.value.code == code
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_tasks_are_asked_for_by_parameters(served):
+    service, _, client = served
+    client.get(f"{BASE}/tasks", state="error", label="a b*", since=1.5, limit=7, full=True, cursor="3:4")
+    wanted = requests.TasksQuery(state="error", label="a b*", since=1.5, limit=7, full=True, cursor="3:4")
+    assert service.calls == [("tasks", wanted, None)]
+    assert client.get(f"{BASE}/tasks/m%2F1")["task"] == {"id": "m/1"}
+    client.post(f"{BASE}/tasks/purge", {"tasks": ["a"]})
+    assert service.calls[1] == ("purge", requests.TasksPurge(tasks=["a"]), os.geteuid())
+
+
+@pytest.mark.parametrize("body", [{}, {"cursor": "1:2"}, {"tasks": ["a"], "state": "ok"}, {"tasks": []}], ids=repr)
+def test_a_purge_says_what_is_meant(served, body):
+    with pytest.raises(ControlError) as caught:
+        served[2].post(f"{BASE}/tasks/purge", body)
+    assert caught.value.code == "bad_request"
 
 
 def test_errors_keep_their_class_over_the_wire(served):
