@@ -132,9 +132,10 @@ class Asking:
         self._check()
         connection = self._connection
         originals = [task if isinstance(task, TaskFuture) else None for task in chosen]
-        futures = reruns.expect(connection, connection.tasks, originals)
+        ids = [_id(task) for task in chosen]
+        futures = reruns.expect(connection, connection.tasks, ids, originals)
         try:
-            self._ask(m.Resubmit, [_id(task) for task in chosen], [future._id for future in futures])
+            self._ask(m.Resubmit, ids, [future._id for future in futures])
         except BaseException as error:
             connection.tasks.withdraw(futures, error)
             raise

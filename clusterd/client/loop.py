@@ -237,7 +237,7 @@ class Loop:
             case Up():
                 self._tasks.limits = event.welcome.limits
                 if event.is_new_controller or not event.attached.is_resumed:
-                    reruns.end_lost(self._tasks)
+                    reruns.ask_again(self._tasks, self._requests)
                 self._attached(event)
             case Down():
                 self._tasks.disconnected()

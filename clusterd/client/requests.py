@@ -1,7 +1,7 @@
 """Questions and commands on the control connection, each with its answer.
 
-What only asks is asked again when the connection was lost before the answer; a command is not, because nobody can say whether it
-was carried out.
+What only asks, or may be carried out twice without harm, is asked again when the connection was lost before the answer; another
+command is not, because nobody can say whether it was carried out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clusterd.client.wake import Alarm
     from clusterd.link import Link
 
-_REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines, m.QueryTasks)
+_REPEATABLE: Final = (m.Abort, m.QueueStatus, m.ControllerStatus, m.ListEngines, m.QueryTasks, m.Resubmit)
 # By code of an ErrorReply; all other codes are told by a plain ClusterdError.
 _CLASSES: Final[dict[str, type[ClusterdError]]] = {cls.code: cls for cls in (BadQuery, NoRecords)}
 
@@ -82,6 +82,11 @@ class Requests:
         self.outbox.append(_Open(kind(next(self._numbers), *fields), answer))
         return answer
 
+    def open_reruns(self) -> set[bytes]:
+        """New ids of tasks that are to be run once more, as far as the answer has not come."""
+        messages = [request.message for request in (*self.outbox, *self._sent.values())]
+        return {new_id for message in messages if isinstance(message, m.Resubmit) for new_id in message.new_ids}
+
     def pump(self, link: Link) -> None:
         """Send what waits."""
         while self.outbox and link.is_attached:
@@ -107,6 +112,8 @@ class Requests:
             if request.answer.cancelled():
                 continue
             if isinstance(request.message, _REPEATABLE) and request.sent < _MAX_SENT:
+                if isinstance(request.message, m.Resubmit):
+                    request.message.is_asked_again = True
                 self.outbox.appendleft(request)
             else:
                 _set(

@@ -69,6 +69,8 @@ class TaskFuture(LightFuture):
     _waits_for: Sequence[TaskFuture] = ()
     # One object for all tasks of a call on several engines, whose payload is sent once.
     _cast: object | None = None
+    # Of a task that the controller makes of its records: the id of what is run once more.
+    _original: bytes = b""
     # The items of a map that it runs.
     _span: range = range(0)
     _id: bytes = b""

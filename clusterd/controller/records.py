@@ -79,7 +79,12 @@ class Records:
     def _resubmit(self, client: Client, message: Resubmit, now: float) -> list[bytes]:
         if len(message.tasks) != len(message.new_ids):
             raise BadQuery(f"{len(message.new_ids)} new ids for {len(message.tasks)} tasks")
-        rows = [self._store.get(self._known(task)) for task in message.tasks]
+        is_again = message.is_asked_again
+        rows = [
+            # What was made of it outlives its original, which may have been purged.
+            self._store.get(self._known(new_id, task) if is_again else self._known(task))
+            for task, new_id in zip(message.tasks, message.new_ids, strict=True)
+        ]
         for row in rows:
             if row.kind == STOCK:
                 raise BadQuery(f"task {row.msg_id} came from a stock client, whose results are made for stock clients")
@@ -89,14 +94,17 @@ class Records:
                 # Not even its own client is asked: it lets go of a function when the last task that names it has ended.
                 raise BadQuery(f"the function of task {row.msg_id} is not here any more", hint="Submit the call anew.")
         for row, new_id in zip(rows, message.new_ids, strict=True):
-            self._submit_again(client, row, new_id, now)
-            row.resubmitted = new_id.hex()
-            self._store.update(row)
+            self._submit_again(client, row, new_id, now, is_offered_again=is_again)
+            if row.msg_id != new_id.hex():
+                row.resubmitted = new_id.hex()
+                self._store.update(row)
         return list(message.new_ids)
 
-    def _submit_again(self, client: Client, row: TaskRow, new_id: bytes, now: float) -> None:
+    def _submit_again(self, client: Client, row: TaskRow, new_id: bytes, now: float, *, is_offered_again: bool) -> None:
         options = TaskOptions(label=row.label) if row.label else None
-        submit = Submit(new_id, row.kind, row.function, None, row.body, len(row.buffers), options)
+        submit = Submit(
+            new_id, row.kind, row.function, None, row.body, len(row.buffers), options, is_offered_again=is_offered_again
+        )
         digests = [payload_digest(frame) for frame in row.buffers]
         self._tasks.receive_client(client, [submit], row.buffers, digests, now)
 
@@ -105,13 +113,14 @@ class Records:
             return self._store.purge_matching(parse({}))
         return self._store.purge([msg_id for task in message.tasks for msg_id in _names(task)])
 
-    def _known(self, task: bytes) -> str:
-        for msg_id in _names(task):
+    def _known(self, *tasks: bytes) -> str:
+        """What the first of them that is on record is called there; they stand for the last one."""
+        for msg_id in (name for task in tasks for name in _names(task)):
             try:
                 return self._store.get(msg_id, buffers=False).msg_id
             except UnknownTask:
                 continue
-        raise UnknownTask(_names(task)[0])
+        raise UnknownTask(_names(tasks[-1])[0])
 
 
 def _too_large() -> BadQuery:

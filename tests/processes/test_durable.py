@@ -10,7 +10,7 @@ import pytest
 
 import clusterd
 from tests.processes.cluster import Cluster
-from tests.processes.kill_table.scene import kill
+from tests.processes.kill_table.scene import kill, work
 from tests.waiting import until
 
 TASKS = 300
@@ -35,6 +35,26 @@ assert not any(future.done() for future in futures)
 print("acknowledged", flush=True)
 time.sleep(600)
 """
+
+
+def test_what_is_run_once_more_outlives_its_controller(isolated):
+    ledger, gate = isolated.root / "ledger", isolated.root / "gate"
+    with Cluster(isolated, PROFILE.format(durable="process")) as cluster:
+        cluster.serve()
+        cluster.converged()
+        gate.touch()
+        with clusterd.Client("test", timeout=20.0) as client:
+            view = client.load_balanced_view()
+            first = view.apply_async(work, ledger, 0, gate)
+            first.result(20)
+            gate.unlink()
+            # As many wait as run.
+            again = client.resubmit([first] * 4)
+            until(lambda: client.queue_status()["unassigned"] == 2, "two run", about=cluster.log)
+            kill(cluster.client.get(cluster.path)["controller"]["pid"])
+            gate.touch()
+            assert [future.result(30)[0] for future in again] == [0] * 4
+    assert len(ledger.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize("durable", ["process", "disk"])

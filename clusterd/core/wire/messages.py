@@ -445,11 +445,15 @@ class QueryTasks(Message, tag=53):
 
 
 class Resubmit(Message, tag=54):
-    """Run recorded tasks once more, as new balanced tasks of this client under ids of its own. Reply: {"resubmitted": [ids]}."""
+    """Run recorded tasks once more, as new balanced tasks of this client under ids of its own. Reply: {"resubmitted": [ids]}.
+
+    `is_asked_again`: another controller may have begun with them. What it has is not taken a second time.
+    """
 
     request: int
     tasks: list[TaskId]
     new_ids: list[TaskId]
+    is_asked_again: bool = False
 
 
 class PurgeTasks(Message, tag=55):

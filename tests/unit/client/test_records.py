@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -179,11 +180,37 @@ def test_a_rerun_survives_a_lost_connection_and_ends_with_its_controller(client,
     assert not first.done()
     deliver(controller, first._id, 5)
     assert first.result(10) == 5
-    second = client.resubmit("ab" * 16)
+    second, third = client.resubmit("ab" * 16), client.resubmit("cd" * 16)
     controller.do(lambda: setattr(controller, "_attach", attach))
     controller.drop_connections()
-    with pytest.raises(ControllerLost, match="ran this task once more"):
-        second.result(10)
+    # The next one has the records: it is asked to go on, by the same ids.
+    until(lambda: len(asked(controller, m.Resubmit)) == 5, "each is asked for again")
+    assert [(each.tasks, each.new_ids, each.is_asked_again) for each in asked(controller, m.Resubmit)[3:]] == [
+        ([b"\xab" * 16], [second._id], True),
+        ([b"\xcd" * 16], [third._id], True),
+    ]
+    deliver(controller, second._id, 6)
+    assert second.result(10) == 6
+    # And this one has not.
+    answers[m.Resubmit] = ("unknown_task", "no record of task cdcd", "")
+    controller.drop_connections()
+    with pytest.raises(ControllerLost, match=r"ran this task once more was lost.*cannot go on with it: no record"):
+        third.result(10)
+
+
+def test_a_connection_that_is_lost_before_the_answer_is_asked_again(client, controller, answers):
+    answers[m.Resubmit] = None
+    rerun = ThreadPoolExecutor(1).submit(client.resubmit, "ab" * 16)
+    until(lambda: asked(controller, m.Resubmit), "the request")
+    answers[m.Resubmit] = {"resubmitted": []}
+    controller.drop_connections()
+    future = rerun.result(10)
+    first, *others = asked(controller, m.Resubmit)
+    assert not first.is_asked_again
+    assert others
+    assert all(again.is_asked_again and again.new_ids == first.new_ids == [future._id] for again in others)
+    deliver(controller, future._id, 7)
+    assert future.result(10) == 7
 
 
 def test_a_rerun_can_be_aborted_and_ends_with_its_client(client, controller, answers):

@@ -316,6 +316,27 @@ def test_a_task_is_run_once_more(asked):
     assert (record(world, again)["label"], record(world, again)["queue"]) == ("l0", "task")
 
 
+def test_what_is_run_once_more_is_not_taken_twice(asked):
+    world, client, control, engine, tasks = asked
+    again = task_id()
+    world.ask(control, m.Resubmit(1, [tasks[0]], [again]))
+    # Its original may go meanwhile.
+    assert world.ask(control, m.PurgeTasks(2, [tasks[0]])).value == {"purged": 1}
+    assert world.ask(control, m.Resubmit(3, [tasks[0]], [again], True)).value == {"resubmitted": [again]}
+    (dispatch,) = engine.messages(m.Dispatch)
+    engine.say(result_of(dispatch))
+    world.turn()
+    assert [message.task for message in client.messages(m.Deliver)] == [again]
+    assert record(world, again)["resubmitted"] is None
+    # One that only its predecessor's client knows of.
+    other = task_id()
+    assert world.ask(control, m.Resubmit(4, [tasks[1]], [other], True)).value == {"resubmitted": [other]}
+    assert [message.task for message in engine.messages(m.Dispatch)] == [other]
+    assert (
+        world.ask(control, m.Resubmit(5, [b"\xff" * 16], [task_id()], True)).message == f"no record of task {'ff' * 16}"
+    )
+
+
 def test_all_of_them_are_run_once_more_or_none(asked):
     world, _, control, engine, tasks = asked
     answer = world.ask(control, m.Resubmit(1, [tasks[0], b"\xff" * 16], [task_id(), task_id()]))
