@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -21,29 +22,49 @@ if TYPE_CHECKING:
     from benchmarks.processes import Process
 
 # `clusterd engine local/engines/3`: the titles that every process of ours has.
-TITLE = re.compile(r"clusterd (serve|controller|agent|zygote|engine)\b")
+TITLE = re.compile(r"clusterd (serve|controller|agent|zygote|engine) ([^/ ]+)")
 LIMIT = 60.0
+# A function of a stock client names its module, which the engine imports.
+ENGINE_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 class Cluster:
     """The shipped `local` profile in a fresh directory below /tmp (short: Unix sockets lie in it).
 
     As a context manager it starts with `engines` and stops at the end; a failure within is not hidden by one of the stop.
+
+    Args:
+        engines: how many the context manager starts.
+        profile: another name, which tells its processes from those of a second cluster.
+        controller: settings of the controller that `local` leaves at their defaults.
     """
 
-    profile = "local"
-
-    def __init__(self, engines: int = 0) -> None:
+    def __init__(self, engines: int = 0, *, profile: str = "local", controller: dict[str, Any] | None = None) -> None:
         self.engines = engines
+        self.profile = profile
         self.place = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
-        for variable, name in (
-            ("CLUSTERD_RUNTIME_DIR", "r"),
-            ("CLUSTERD_STATE_DIR", "s"),
-            ("CLUSTERD_CONFIG_DIR", "c"),
-        ):
+        self.environment = {
+            "CLUSTERD_RUNTIME_DIR": str(self.place / "r"),
+            "CLUSTERD_STATE_DIR": str(self.place / "s"),
+            "CLUSTERD_CONFIG_DIR": str(self.place / "c"),
+            "IPYTHONDIR": str(self.place / "ipython"),
+        }
+        for name in "rsc":
             (self.place / name).mkdir(mode=0o700)
-            os.environ[variable] = str(self.place / name)
-        os.environ["IPYTHONDIR"] = str(self.place / "ipython")
+        self.use()
+        if controller is not None:
+            settings = {
+                "version": 1,
+                "controller": {"launcher": "local", "ip": "127.0.0.1", "reuse": True, **controller},
+                "engine_sets": {"engines": {"launcher": "local", "n": 4, "max": 512, "env": ENGINE_ENVIRONMENT}},
+            }
+            (self.place / "c" / "profiles").mkdir()
+            # JSON is YAML.
+            (self.place / "c" / "profiles" / f"{profile}.yaml").write_text(json.dumps(settings))
+
+    def use(self) -> None:
+        """Let this be the cluster that clients and programs of this process find."""
+        os.environ.update(self.environment)
 
     def __enter__(self) -> Self:
         self.start(self.engines)
@@ -59,7 +80,7 @@ class Cluster:
                 raise
 
     def ctl(self, *arguments: str) -> float:
-        """Run `clusterctl -p local ARGUMENTS` and return its wall time in seconds.
+        """Run `clusterctl -p PROFILE ARGUMENTS` and return its wall time in seconds.
 
         Raises:
             RuntimeError: it failed; with what it said.
@@ -75,6 +96,7 @@ class Cluster:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=LIMIT,
+            env=os.environ | self.environment,
             check=False,
         )
         taken = time.perf_counter() - started
@@ -99,16 +121,25 @@ class Cluster:
         """Return a client of the cluster."""
         import clusterd  # noqa: PLC0415 - its import is a part of what is measured
 
+        self.use()
         return clusterd.Client(self.profile)
 
     def role(self, process: Process) -> str:
-        """Return what a process of ours is by its title: daemon, controller, agent, zygote or engine."""
+        """Return what a process of this cluster is by its title: daemon, controller, agent, zygote or engine."""
         match = TITLE.search(process.command)
-        return {"serve": "daemon"}.get(match[1], match[1]) if match else "other"
+        if match is None or match[2] != self.profile:
+            return "other"
+        return {"serve": "daemon"}.get(match[1], match[1])
 
     def pids(self, role: str) -> list[int]:
         """Return the pids of this cluster's processes of that role."""
         return sorted(pid for pid, process in processes.tree(os.getpid()).items() if self.role(process) == role)
+
+    @property
+    def state(self) -> Path:
+        """Its state directory: journal, connection files, and the records of tasks."""
+        [state] = (self.place / "s" / self.profile).iterdir()
+        return state
 
     def stop(self) -> float:
         """Return the seconds that `clusterctl stop --wait` takes; the directories go."""

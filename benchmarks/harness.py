@@ -24,10 +24,20 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class Series:
-    """The rounds of one peer or scenario: a dict of figures each, and the reasons of those that failed."""
+    """The rounds of one peer or scenario: a dict of figures each, and the reasons of those that failed.
+
+    Attributes:
+        missing: figures that this machine cannot give, with the reason.
+    """
 
     rounds: list[dict[str, float]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, figures: dict[str, float | str]) -> None:
+        """Take the figures of a round; where a reason stands instead of one it is missing."""
+        self.rounds.append({name: value for name, value in figures.items() if not isinstance(value, str)})
+        self.missing.update({name: value for name, value in figures.items() if isinstance(value, str)})
 
     def values(self, figure: str) -> list[float]:
         return [figures[figure] for figures in self.rounds if figure in figures]
@@ -57,6 +67,11 @@ class Results:
         series, figure = self.series(path)
         return series.median(figure) if series else None
 
+    def why_missing(self, path: str) -> str:
+        """Return the reason why the figure could not be measured on this machine, or an empty string."""
+        series, figure = self.series(path)
+        return series.missing.get(figure, "") if series else ""
+
     def added_to(self, earlier: Results) -> Results:
         """Return an earlier run with what this one has measured in the place of what that had; the report names both commands."""
         names = ", ".join((*self.peers, *self.scenarios))
@@ -71,7 +86,11 @@ class Results:
 
     def to_json(self) -> str:
         def plain(series: dict[str, Series]) -> dict[str, Any]:
-            return {name: {"rounds": one.rounds, "failures": one.failures} for name, one in series.items()}
+            return {
+                name: {"rounds": one.rounds, "failures": one.failures}
+                | ({"missing": one.missing} if one.missing else {})
+                for name, one in series.items()
+            }
 
         facts = {"command": self.command, "day": self.day, "is_short": self.is_short, "machine": self.machine}
         return json.dumps({**facts, "peers": plain(self.peers), "scenarios": plain(self.scenarios)}, indent=1) + "\n"
@@ -82,7 +101,10 @@ class Results:
         results = cls(data["machine"], data["command"], data["day"], data["is_short"])
         for kind in ("peers", "scenarios"):
             getattr(results, kind).update(
-                {name: Series(one["rounds"], one["failures"]) for name, one in data[kind].items()}
+                {
+                    name: Series(one["rounds"], one["failures"], one.get("missing", {}))
+                    for name, one in data[kind].items()
+                }
             )
         return results
 
@@ -112,7 +134,7 @@ def run(names: list[str], *, rounds: int, seconds: float, is_short: bool, comman
         if name not in names:
             continue
         series = results.scenarios[name] = Series()
-        for number in range(1 if is_short else min(rounds, scenarios.ROUNDS[name])):
+        for number in range(1 if is_short else min(rounds, scenarios.ROUNDS.get(name, 1))):
             argv = ["benchmarks.scenarios", name, *(["--short"] if is_short else [])]
             one_round(f"{name}, round {number + 1}", series, argv, scenarios.LIMITS[name])
             if series.failures and not series.rounds:
@@ -149,7 +171,7 @@ def one_round(title: str, series: Series, argv: list[str], limit: float) -> None
         said.seek(0)
         words = said.read().decode(errors="replace").strip()
         if output.exists():
-            series.rounds.append(json.loads(output.read_text()))
+            series.add(json.loads(output.read_text()))
             print(
                 f"{time.perf_counter() - started:.0f} s" + (f"  ({words.splitlines()[-1]})" if words else ""),
                 flush=True,

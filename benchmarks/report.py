@@ -33,7 +33,7 @@ def number(value: float, unit: str) -> str:
     """Return the value with three digits that mean something, and its unit."""
     if unit == "/s":
         return f"{value:,.0f}/s"
-    return f"{value:,.0f} {unit}" if unit == "tasks" or abs(value) >= 100 else f"{value:.3g} {unit}"
+    return (f"{value:,.0f} {unit}" if unit == "tasks" or abs(value) >= 100 else f"{value:.3g} {unit}").rstrip()
 
 
 def spread(series: Series, figure: str, unit: str) -> str:
@@ -70,13 +70,22 @@ def verdict(target: Target, results: Results) -> tuple[str, str, str]:
     asked = (
         f"{sign} {number(limit, target.unit)}" if limit is not None else f"{sign} {target.limit:g} times {target.of}"
     )
+    shown = ("-" if value is None else number(value, target.unit)) + beside_it(target, results)
     if value is None or limit is None:
-        return asked, "-" if value is None else number(value, target.unit), "not measured"
+        reasons = {results.why_missing(path) for path in (target.figure, *target.also, *filter(None, [target.of]))}
+        return asked, shown, ": ".join(["not measured", *sorted(filter(None, reasons))])
     is_met = value <= limit if target.better == "lower" else value >= limit
     if is_met:
-        return asked, number(value, target.unit), "ok"
+        return asked, shown, "ok"
     ratio = value / limit if target.better == "lower" else limit / max(value, 1e-9)
-    return asked, number(value, target.unit), f"**missed** by a factor of {ratio:.2f}"
+    return asked, shown, f"**missed** by a factor of {ratio:.2f}"
+
+
+def beside_it(target: Target, results: Results) -> str:
+    """Return the figures without a limit that belong to a target's, in brackets."""
+    known = [(text, results.median(path), unit) for text, path, unit in target.beside]
+    parts = [f"{text}: {number(value, unit)}" for text, value, unit in known if value is not None]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def render(results: Results) -> str:
@@ -148,7 +157,7 @@ def scenarios(results: Results) -> list[str]:
 def unit_of(figure: str) -> str:
     """Return the unit that ends a figure's name."""
     return (
-        {"s": "s", "ms": "ms", "mb": "MB", "done": "tasks"}.get(figure.rpartition("_")[2], "")
+        {"s": "s", "ms": "ms", "us": "us", "mb": "MB", "done": "tasks"}.get(figure.rpartition("_")[2], "")
         if "per_s" not in figure
         else "/s"
     )
@@ -162,4 +171,7 @@ def failures(results: Results) -> list[str]:
         for name, one in series.items()
         for reason in one.failures
     ]
+    for series in (results.peers, results.scenarios):
+        for name, one in series.items():
+            found += [f"* {name}, {figure}: {reason}" for figure, reason in one.missing.items()]
     return ["## Not measured", "", *found, ""] if found else []

@@ -23,6 +23,7 @@ class Target:
         of: the figure that the factor applies to, or an empty string.
         unit: of figure and limit.
         also: figures added to `figure`, for sums.
+        beside: figures that are shown with it, without a limit: what a reader calls each, where it stands, and its unit.
     """
 
     text: str
@@ -32,10 +33,30 @@ class Target:
     unit: str
     of: str = ""
     also: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str, str], ...] = ()
 
 
 def _ours(figure: str) -> str:
     return f"peers.ours.{figure}"
+
+
+def _as_theirs(text: str, ours: str, theirs: str) -> Target:
+    """Ours with a store, beside ipcontroller with the same one; what an unchanged ipyparallel Client gets of ours stands beside it."""
+    stores = "scenarios.stores"
+    stock = ("with an unchanged ipyparallel Client", f"{stores}.{ours}_stock_per_s", "/s")
+    words = f"{text}: no fewer than ipcontroller with `--{theirs}`"
+    return Target(
+        words, f"{stores}.{ours}_per_s", "higher", 1.0, "/s", f"{stores}.theirs_{theirs}_per_s", beside=(stock,)
+    )
+
+
+def _flat(text: str, figure: str, beside: str) -> Target:
+    shown = (("PSS", f"scenarios.records.{beside}", "MB"),)
+    return Target(text, f"scenarios.records.{figure}", "lower", 1.1, "times", beside=shown)
+
+
+def _served(text: str, figure: str) -> Target:
+    return Target(text, f"scenarios.recovery.{figure}", "lower", 2.0, "s")
 
 
 TARGETS: dict[str, Target] = {
@@ -146,4 +167,58 @@ TARGETS: dict[str, Target] = {
         "ms",
         "scenarios.stock.theirs_broadcast_2mb_ms",
     ),
+    "store-sqlite": Target(
+        "`database: sqlite`: no-op tasks one by one, at least 80 % of `memory`",
+        "scenarios.stores.sqlite_per_s",
+        "higher",
+        0.8,
+        "/s",
+        "scenarios.stores.memory_per_s",
+    ),
+    "store-process": Target(
+        "the same with `durable: process`", "scenarios.stores.sqlite_process_per_s", "higher", 5_000, "/s"
+    ),
+    "store-disk": Target("the same with `durable: disk`", "scenarios.stores.sqlite_disk_per_s", "higher", 3_000, "/s"),
+    "theirs-none": _as_theirs("`database: none`", "none", "nodb"),
+    "theirs-memory": _as_theirs("`database: memory`", "memory", "dictdb"),
+    "theirs-sqlite": _as_theirs("`database: sqlite`", "sqlite", "sqlitedb"),
+    "theirs-sqlite-disk": _as_theirs("the same with `durable: disk`", "sqlite_disk", "sqlitedb"),
+    "theirs-mongodb": _as_theirs("`database: mongodb`", "mongodb", "mongodb"),
+    "disk-fsyncs": Target(
+        "`durable: disk`: fsyncs in a lone round trip",
+        "scenarios.durable.sqlite_disk_fsyncs",
+        "lower",
+        3,
+        "",
+        beside=(
+            ("the trip's median", "scenarios.durable.sqlite_disk_round_trip_p50_ms", "ms"),
+            ("the machine's own fsync, median", "scenarios.durable.machine_fsync_p50_ms", "ms"),
+        ),
+    ),
+    "records-memory": _flat(
+        "controller after 1,000,000 no-op tasks, against 100,000", "memory_tasks_growth", "memory_tasks_mb"
+    ),
+    "records-sqlite": _flat("the same with `database: sqlite`", "sqlite_tasks_growth", "sqlite_tasks_mb"),
+    "results-memory": _flat(
+        "controller after 1,500 results of 100 kB under a bound of 64 MB, against 750",
+        "memory_results_growth",
+        "memory_results_mb",
+    ),
+    "results-sqlite": _flat("the same with `database: sqlite`", "sqlite_results_growth", "sqlite_results_mb"),
+    "results-held": Target(
+        "what these results add to the controller at the most: the bound and 10 %",
+        "scenarios.records.memory_results_held_mb",
+        "lower",
+        70.4,
+        "MB",
+        beside=(("with `database: sqlite`", "scenarios.records.sqlite_results_held_mb", "MB"),),
+    ),
+    "recovery-attached": _served(
+        "128 engines, kill -9 of the controller: until a client that was there is served", "memory_attached_s"
+    ),
+    "recovery-new": _served("the same: until a new client is served", "memory_new_s"),
+    "recovery-disk-attached": _served(
+        "the same with `durable: disk`: a client that was there", "sqlite_disk_attached_s"
+    ),
+    "recovery-disk-new": _served("the same with `durable: disk`: a new client", "sqlite_disk_new_s"),
 }

@@ -46,9 +46,10 @@ class Cluster:
 
     Args:
         side: ours or theirs.
+        options: further words of the controller's command line.
     """
 
-    def __init__(self, side: str, stack: contextlib.ExitStack) -> None:
+    def __init__(self, side: str, stack: contextlib.ExitStack, *options: str) -> None:
         self.side = side
         self.place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp")))
         self.log = stack.enter_context((self.place / "log").open("wb"))
@@ -59,7 +60,7 @@ class Cluster:
         security = self.place / "profile" / "security"
         self.client_file = security / "ipcontroller-client.json"
         self.engine_file = security / "ipcontroller-engine.json"
-        self._run(PROGRAMS[side][0])
+        self._run(PROGRAMS[side][0], *options)
         deadline = time.monotonic() + COMING_UP
         while not self._is_announced():
             if time.monotonic() > deadline or self.started[0].poll() is not None:
@@ -73,8 +74,8 @@ class Cluster:
         except (FileNotFoundError, ValueError):
             return False
 
-    def _run(self, command: str) -> None:
-        words = command.format(profile=self.place / "profile", file=self.engine_file).split()
+    def _run(self, command: str, *options: str) -> None:
+        words = [*command.format(profile=self.place / "profile", file=self.engine_file).split(), *options]
         self.started.append(
             subprocess.Popen(
                 [sys.executable, "-m", *words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT

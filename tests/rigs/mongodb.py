@@ -1,8 +1,7 @@
 """A server that speaks MongoDB's protocol, on loopback, for as long as a module of tests needs it.
 
-With CLUSTERD_TEST_MONGODB_URI the tests talk to that one. Else to SecantusDB, which keeps its data in WiredTiger as mongod does and
-comes from PyPI; it is under the GPL, so it lives in an environment of its own and is spoken to over TCP alone. Where neither can be had
-the tests are skipped and say why; under CI that is a failure.
+With CLUSTERD_TEST_MONGODB_URI the tests talk to that one, else to SecantusDB (`secantus`). Where neither can be had the tests are
+skipped and say why; under CI that is a failure.
 """
 
 from __future__ import annotations
@@ -10,24 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.rigs import secantus
+from tests.rigs.secantus import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 URI_VARIABLE = "CLUSTERD_TEST_MONGODB_URI"
-REQUIREMENT = "secantusdb==0.7.0b3"
-ENVIRONMENT = Path(__file__).parents[2] / ".venv-mongodb"
-START_SECONDS = 30.0
 
 
 @contextlib.contextmanager
@@ -48,93 +42,11 @@ def server() -> Iterator[str]:
 
 
 def program() -> Path:
-    """The server's program, installed when it is not there yet."""
-    path = ENVIRONMENT / "bin" / "secantusd-py"
-    if path.exists():
-        return path
-    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    """The program of SecantusDB, installed when it is not there yet."""
     try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True, env=environment, timeout=60)
-        pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", REQUIREMENT]
-        subprocess.run(pip, check=True, env=environment, timeout=100)
-    except (OSError, subprocess.SubprocessError) as error:
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        _cannot(f"{REQUIREMENT} cannot be installed into {ENVIRONMENT.name}: {error}")
-    return path
-
-
-def _cannot(reason: str) -> None:
-    text = f"no MongoDB server: {reason}; set {URI_VARIABLE} to use one"
-    if os.environ.get("CI"):
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
-
-
-class Server:
-    """One running server.
-
-    Args:
-        program: of SecantusDB.
-        directory: for its data and its log.
-        port: 0: any free one.
-    """
-
-    def __init__(self, program: Path, directory: Path, port: int = 0) -> None:
-        self._program = program
-        self._directory = directory
-        self.port = port or _free_port()
-        self.uri = f"mongodb://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it takes connections."""
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    self._program,
-                    *("--host", "127.0.0.1", "--port", str(self.port)),
-                    *("--storage-path", self._directory / "data", "--cache-size", "256M", "--log-level", "WARNING"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                pytest.fail(f"MongoDB did not start: {(self._directory / 'log').read_text()[-2000:]}", pytrace=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.05)
-
-    def stop(self) -> None:
-        """End it; its data stay."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
+        return secantus.program()
+    except secantus.Unavailable as error:
+        text = f"no MongoDB server: {error}; set {URI_VARIABLE} to use one"
+        if os.environ.get("CI"):
+            pytest.fail(text, pytrace=False)
+        pytest.skip(text)

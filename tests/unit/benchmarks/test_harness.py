@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -84,6 +85,18 @@ def test_a_sum_with_a_part_missing_is_not_measured():
     assert verdict(target, ours=[3])[2] == "not measured"
 
 
+def test_what_this_machine_cannot_measure_says_why():
+    found = results(ours=[1.5])
+    found.scenarios["durable"] = harness.Series()
+    found.scenarios["durable"].add({"fsyncs": "no strace", "trip_ms": 2.0})
+    found = harness.Results.from_json(found.to_json())
+    target = Target(
+        "fsyncs", "scenarios.durable.fsyncs", "lower", 3, "", beside=(("trip", "scenarios.durable.trip_ms", "ms"),)
+    )
+    assert report.verdict(target, found) == ("at most 3", "- (trip: 2 ms)", "not measured: no strace")
+    assert "* durable, fsyncs: no strace" in report.render(found)
+
+
 def test_results_survive_json():
     found = results(ours=[1.5, 2.5])
     found.peers["loky"] = harness.Series(failures=["did not finish in 3 s: nothing"])
@@ -139,9 +152,13 @@ def measured(path):
     """Say whether something produces the figure of that path."""
     kind, name, figure = path.split(".")
     if kind == "scenarios":
-        # The scenario `stock` measures two sides with the same words.
-        figure = figure.removeprefix("ours_").removeprefix("theirs_")
-        return f'"{figure}"' in (harness.ROOT / "benchmarks" / "scenarios" / f"{name}.py").read_text()
+        # Some measure several sides, or stores, with the same words.
+        sides = (
+            "ours|theirs_(nodb|dictdb|sqlitedb|mongodb)|theirs|(none|memory|mongodb|sqlite(_process|_disk)?)(_stock)?"
+        )
+        suffix = re.sub(f"^({sides})_(?=[a-z])", "", figure)
+        source = (harness.ROOT / "benchmarks" / "scenarios" / f"{name}.py").read_text()
+        return any(words in source for words in (f'"{figure}"', f'"{suffix}"', f'f"{{name}}_{suffix}"'))
     roles = ("client", "controller", "engine")
     return figure in {
         "one_by_one_per_s",
@@ -153,4 +170,5 @@ def measured(path):
 
 def test_every_target_names_a_figure_that_something_measures():
     paths = {path for target in TARGETS.values() for path in (target.figure, target.of, *target.also) if path}
+    paths |= {path for target in TARGETS.values() for _, path, _ in target.beside}
     assert [path for path in sorted(paths) if not measured(path)] == []
