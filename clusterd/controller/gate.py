@@ -148,7 +148,7 @@ class Gate:
     @property
     def trouble(self) -> str:
         """Why new tasks are refused; empty while they are taken."""
-        return self._store.trouble
+        return self._store.trouble or self._store.refusal
 
     def about(self) -> dict[str, Any]:
         """For `status`."""

@@ -3,7 +3,7 @@
 It adds to each row how the task is to be run, knows which outcomes are not acknowledged by their clients, and, at the start, takes up
 what an earlier controller left: tasks that had gone to no engine at once, others when the engine that had them has said what it
 holds (`recovery`). Invariants: a task is in `_waiting`, in the scheduler, or has an outcome; an outcome is told to a client that
-attaches until that has acknowledged it; what is offered again and known here is not taken a second time.
+attaches until that has acknowledged it (`receipts`); what is offered again and known here is not taken a second time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clusterd.controller.functions import FunctionStore
-from clusterd.controller.restoring import message_of, rest_of
+from clusterd.controller.receipts import Receipts
+from clusterd.controller.restoring import rest_of
 from clusterd.controller.submits import Payload, submitted
 from clusterd.core.model.task import Reason
 from clusterd.core.scheduler import actions, events
-from clusterd.core.wire.messages import Deliver, Failed, Function, Submit, TaskOptions
+from clusterd.core.wire.messages import Failed, Function, Submit, TaskOptions
 from clusterd.errors import StorageError, UnknownTask
 from clusterd.system import fault
 
@@ -106,8 +107,7 @@ class Ledger:
         self._perform = perform
         # Tasks of an earlier controller that the scheduler has not been told of.
         self._waiting: dict[bytes, TaskRow] = {}
-        # Tasks with an outcome that was told to a client which is attached, and has not acknowledged it.
-        self._owed: dict[bytes, TaskRow] = {}
+        self._receipts = Receipts(store)
 
     # --- each task ---
 
@@ -120,7 +120,7 @@ class Ledger:
     def admits(self, client: Client, message: Submit, now: float) -> bool:
         """Say whether a task is to be taken. Not one that is here, or has its outcome; none while nothing can be promised."""
         task = message.task
-        if task in self._owed or task in self._waiting:
+        if task in self._receipts or task in self._waiting:
             return False
         trouble = self.gate.trouble
         if not trouble or task in self._tasks.payloads:
@@ -134,56 +134,31 @@ class Ledger:
     def ended(self, task: bytes, row: TaskRow, client: Client | None) -> None:
         """A task has its outcome, and its client, if it is attached, is being told."""
         if client is not None and client.data is not None and row.is_owed:
-            self._owed[task] = row
+            self._receipts.told(task, row.client)
 
     def acknowledged(self, messages: Sequence[Any]) -> None:
         """A client has dealt with what it was told."""
-        for message in messages:
-            if type(message) is Deliver or type(message) is Failed:
-                row = self._owed.pop(message.task, None)
-                if row is not None:
-                    self._settle(row)
-
-    def _settle(self, row: TaskRow) -> None:
-        """Nothing is owed for it any more. That need not be committed soon: who is told twice knows it."""
-        row.is_owed = False
-        self._store.note(row)
+        self._receipts.acknowledged(messages)
 
     # --- clients ---
 
     def client_attached(self, client: Client) -> None:
         """Tell it what it has not acknowledged, wherever it ended."""
-        try:
-            rows = self._store.owed_to(client.uuid.hex())
-        except StorageError as error:
-            log.error("%s is not told of outcomes before it attaches again: %s", client.name, error)  # noqa: TRY400
-            return
-        for row in rows:
-            task = bytes.fromhex(row.msg_id)
-            if client.data is not None and row.outcome is not None:
-                self._owed[task] = row
-                message, frames = message_of(task, row, row.outcome)
-                client.data.say(message, len(row.outcome.body) + 256, frames)
-        if rows:
-            log.info("%s is told of %d outcomes again", client.name, len(rows))
+        self._receipts.attached(client)
 
     def client_disconnected(self, client: Client) -> None:
         """What it was told and has not acknowledged it will be told when it is back, out of the store."""
-        name = client.uuid.hex()
-        for task in [task for task, row in self._owed.items() if row.client == name]:
-            del self._owed[task]
+        self._receipts.disconnected(client)
 
     def goodbye(self, client: Client, now: float) -> None:
         """It wants nothing any more."""
         name = client.uuid.hex()
-        for task, row in [item for item in self._owed.items() if item[1].client == name]:
-            del self._owed[task]
-            self._settle(row)
-        for payload in self._tasks.payloads.values():
-            if payload.client == client.handle and payload.row is not None:
-                self._settle(payload.row)  # what runs ends for nobody, and is not taken up again
+        self._receipts.goodbye(client)
+        # What runs ends for nobody, and is not taken up again.
+        rows = [payload.row for payload in self._tasks.payloads.values() if payload.client == client.handle]
+        self._store.settle(row.msg_id for row in rows if row is not None)
         for task in [task for task, row in self._waiting.items() if row.client == name]:
-            del self._waiting[task]
+            row = self._waiting.pop(task)
             payload = self._tasks.payloads[task] = Payload(_submit_of(task, row, None, None), client.handle, (), ())
             payload.row, payload.function = row, b""
             self._perform([actions.Forget((task,))], now)
@@ -232,6 +207,7 @@ class Ledger:
 
     def tick(self, now: float) -> None:
         """Give to the scheduler what waits no longer."""
+        self._receipts.tick(now)
         if self._waiting and self._recovery.is_over(now):
             awaits = self._recovery.awaits
             self._release([task for task, row in self._waiting.items() if not awaits(row.engine_id)], now)

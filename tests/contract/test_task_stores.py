@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from datetime import UTC, datetime
 
+import msgspec
 import pymongo
 import pytest
 
@@ -13,15 +15,17 @@ from clusterd.core.model.database import MongodbRecords
 from clusterd.core.model.task import Reason
 from clusterd.core.wire.messages import APPLY, STOCK
 from clusterd.errors import BadQuery, NoRecords, UnknownTask
+from clusterd.storage.taskstore import written
 from clusterd.storage.taskstore.memory import MemoryStore
 from clusterd.storage.taskstore.mongodb import open_mongodb
 from clusterd.storage.taskstore.none import NoStore
 from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
-from clusterd.storage.taskstore.row import MAX_STREAM, Outcome, Output, TaskRow, place_of
+from clusterd.storage.taskstore.row import MAX_STREAM, ROW_BYTES, Outcome, Output, TaskRow, place_of
 from clusterd.storage.taskstore.sqlite import SqliteStore
 from tests.rigs import mongodb
+from tests.waiting import until
 
 T0 = datetime(2026, 1, 31, 12, 0, 0, 123457, tzinfo=UTC).timestamp()
 EVERYTHING = bytes(range(256))
@@ -41,14 +45,15 @@ def open_store(backend, tmp_path):
     opened = []
     settings = MongodbRecords(uri=address or "mongodb://unused", database=f"test-{uuid.uuid4().hex[:12]}", ttl=None)
 
-    def open_it():
+    def open_it(**options):
         if kind == "memory":
             if not opened:
                 opened.append(MemoryStore(100_000, 2**30))
         elif kind == "sqlite":
-            opened.append(SqliteStore(tmp_path / "db" / "tasks.db", ttl=None, max_bytes=2**30))
+            opened.append(SqliteStore(tmp_path / "db" / "tasks.db", **{"ttl": None, "max_bytes": 2**30, **options}))
         else:
-            opened.append(open_mongodb(settings, "a.cluster-1"))
+            changed = msgspec.structs.replace(settings, ttl=options.pop("ttl", None))
+            opened.append(open_mongodb(changed, "a.cluster-1", **options))
         return opened[-1]
 
     yield open_it
@@ -499,7 +504,7 @@ def durable(open_store, backend):
     """Opens a store for a durable controller, again and again the same one."""
     if backend[0] == "memory":
         pytest.skip("lasts as long as the process: that is its contract")
-    return open_store
+    return functools.partial(open_store, is_durable=True)
 
 
 def test_what_is_owed_is_found_by_the_next_controller(durable):
@@ -512,19 +517,44 @@ def test_what_is_owed_is_found_by_the_next_controller(durable):
     ended.outcome = Outcome("ok", T0 + 1, T0 + 1, T0, b"result", [b"frame"], display=b"shown")
     store.update(ended)
     assert [row.msg_id for row in store.unfinished()] == ["aa"]
-    assert [row.msg_id for row in store.owed_to("c1")] == ["bb"]
+    assert [msg_id for msg_id, _ in store.owed_to("c1")] == ["bb"]
     store.close()
     store = durable()
     [row] = store.unfinished()
     assert (row.msg_id, row.wish, row.body, list(row.buffers)) == ("aa", b"wish", b"\x80args", [b"one", b""])
     store.resume(row)
-    [row] = store.owed_to("c1")
+    [(msg_id, size)] = store.owed_to("c1")
+    assert size > ROW_BYTES
+    [row] = store.whole([msg_id, "nobody"])
     assert (row.outcome.body, list(row.outcome.buffers), row.outcome.display) == (b"result", [b"frame"], b"shown")
     assert store.owed_to("c2") == []
-    row.is_owed = False
-    store.note(row)
+    store.settle([msg_id])
+    assert store.owed_to("c1") == []
     assert store.flush()
     assert store.owed_to("c1") == []
+    assert not store.whole([msg_id])[0].is_owed
+
+
+def test_no_age_drops_what_is_owed_or_will_get_its_end(durable, monkeypatch):
+    monkeypatch.setattr(written, "TIDY_SECONDS", 0.01)
+    store = durable(ttl=1000.0)
+    for msg_id, is_owed in [("owed", True), ("free", False)]:
+        end(store, put(store, native(msg_id, is_owed=is_owed)))
+    store.put(native("waits", is_owed=True))
+    store.put(native("other"))
+    assert store.flush()
+    until(lambda: "free" not in store.history(), "what nobody is owed goes", about=store.history)
+    assert store.flush()
+    assert store.history() == ["other", "owed", "waits"]
+    store.close()
+    store = durable(ttl=1000.0)
+    # What belonged to an earlier controller, and was promised to nobody, can have no end.
+    until(lambda: "other" not in store.history(), "what nobody ends goes", about=store.history)
+    assert [msg_id for msg_id, _ in store.owed_to("c1")] == ["owed"]
+    assert [row.msg_id for row in store.unfinished()] == ["waits"]
+    store.settle(["owed"])
+    assert store.flush()
+    until(lambda: store.history() == ["waits"], "what is not owed any more goes", about=store.history)
 
 
 def test_a_task_that_is_taken_up_gets_its_end(durable):

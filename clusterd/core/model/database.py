@@ -34,7 +34,13 @@ class SqliteRecords(Struct, frozen=True, kw_only=True):
         AGE | None, setting("Seconds that a finished task is remembered; null: without end.", "controller")
     ] = _MONTH
     max_size: Annotated[
-        BYTES, setting("Size of all records together; the oldest go first.", "controller", unit="bytes")
+        BYTES,
+        setting(
+            "Size of all records together; the oldest go first, but what is owed to a client, with `durable`, stays. Where that alone"
+            " is too much, new tasks are refused.",
+            "controller",
+            unit="bytes",
+        ),
     ] = 4 * GIB
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from clusterd.storage.taskstore.pages import Span
     from clusterd.storage.taskstore.query import Query
@@ -15,21 +15,34 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """A database. `write` and `tidy` are called on the writer's thread, all else on the caller's."""
 
+    @property
+    def has_excess(self) -> bool:
+        """It holds more than it may, as far as is known: `tidy` is due."""
+
+    @property
+    def refusal(self) -> str:
+        """Why no more may be promised (what is owed fills it); empty while there is room."""
+
     def open(self) -> int:
         """Connect, and make or migrate what is needed; the highest order in use. Raises StorageError.
 
         Called again after a failure, on the writer's thread; raises StartedAnew when the old data is not there any more.
         """
 
-    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
-        """Remove and write. Raises StorageError: nothing has changed, or all of it is to be done again, which does no harm.
+    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str], settled: Collection[str]) -> None:
+        """Remove, write, and note that nothing is owed any more of tasks `settled`.
+
+        Raises StorageError: nothing has changed, or all of it is to be done again, which does no harm.
 
         With each row: which of its parts (REQUEST, OUTCOME) are new; what else can change is written in any case. Any other exception: a
         row of these cannot be written, now or ever.
         """
 
-    def tidy(self, now: float, kept: Collection[str]) -> int:
-        """Remove ended rows that are too old or too many, none of `kept`; how many. Raises StorageError."""
+    def tidy(self, now: float, is_kept: Callable[[str], bool]) -> int:
+        """Remove ended rows that are too old or too many; how many. Raises StorageError.
+
+        None that is owed or that `is_kept` names goes. What has not ended and belongs to nobody goes by its age.
+        """
 
     def get(self, msg_id: str, *, buffers: bool) -> TaskRow | None:
         """One row. Raises StorageError."""
@@ -60,8 +73,11 @@ class Backend(Protocol):
     def unfinished(self) -> list[TaskRow]:
         """Rows that are owed and have not ended, whole, by order. Raises StorageError."""
 
-    def owed_to(self, client: str) -> list[TaskRow]:
-        """Rows of a client that are owed and have ended, whole, by order. Raises StorageError."""
+    def owed_to(self, client: str) -> list[tuple[int, str, int]]:
+        """(order, id, bytes) of the rows of a client that are owed and have ended, by order. Raises StorageError."""
+
+    def whole(self, msg_ids: Sequence[str]) -> list[TaskRow]:
+        """Those of these rows that are there, with body and buffers, in any order. Raises StorageError."""
 
     def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:
         """Keep functions, each by its digest in its parts, and drop others; on the writer's thread. Raises StorageError."""

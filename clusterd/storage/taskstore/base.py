@@ -131,6 +131,11 @@ class TaskStore(ABC):
         return ""
 
     @property
+    def refusal(self) -> str:
+        """Why no more may be promised though all is written: there is no room for what is owed; empty while there is."""
+        return ""
+
+    @property
     def lost(self) -> int:
         """How many records could not be kept since the start."""
         return 0

@@ -13,7 +13,7 @@ from clusterd.storage.taskstore.paged import PagedStore
 from clusterd.system import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from clusterd.storage.taskstore.backend import Backend
     from clusterd.storage.taskstore.row import TaskRow
@@ -33,16 +33,16 @@ class DurableStore(PagedStore):
         self._dropped: set[bytes] = set()
         super().__init__(backend, is_prompt=is_durable)
 
-    def note(self, row: TaskRow) -> None:
-        """As `update`, of what need not be committed soon: it is written with whatever is next."""
+    def settle(self, msg_ids: Iterable[str]) -> None:
+        """Nothing is owed for these tasks any more. That is written with whatever is next."""
         with self._lock:
-            if row.stored or self._present(row.msg_id) is row:
-                self._dirty[row.msg_id] = row
+            for msg_id in msg_ids:
+                self._pending.settle(msg_id)
 
     def resume(self, row: TaskRow) -> None:
         """A row of `unfinished` is pending again: it will get its end here."""
         with self._lock:
-            self._live[row.msg_id] = row
+            self._pending.resume(row)
 
     def unfinished(self) -> list[TaskRow]:
         """Rows that are owed and have not ended, whole, in the order in which they were put.
@@ -50,21 +50,43 @@ class DurableStore(PagedStore):
         Raises:
             StorageError: the store cannot be read.
         """
-        newer, hidden = self._overlay()
+        newer, hidden = self._owed_overlay()
         rows = [row for row in self._backend.unfinished() if row.msg_id not in hidden]
         rows.extend(row for row in newer.values() if row.is_owed and row.outcome is None)
         return sorted(rows, key=lambda row: row.order)
 
-    def owed_to(self, client: str) -> list[TaskRow]:
-        """Rows of a client that are owed and have ended, whole, in the order in which they were put.
+    def owed_to(self, client: str) -> list[tuple[str, int]]:
+        """(id, bytes) of a client's tasks that have ended and are owed, in the order in which they were put.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        newer, hidden = self._owed_overlay()
+        found = [item for item in self._backend.owed_to(client) if item[1] not in hidden]
+        found.extend(
+            (row.order, row.msg_id, row.size)
+            for row in newer.values()
+            if row.is_owed and row.outcome is not None and row.client == client
+        )
+        return [(msg_id, size) for _, msg_id, size in sorted(found)]
+
+    def _owed_overlay(self) -> tuple[Mapping[str, TaskRow], Collection[str]]:
+        with self._lock:
+            rows, hidden = self._pending.overlay()
+            return rows, {*hidden, *self._pending.settled, *self._pending.settling}
+
+    def whole(self, msg_ids: Sequence[str]) -> list[TaskRow]:
+        """Those of these rows that there are, with body and buffers, in this order.
 
         Raises:
             StorageError: the store cannot be read.
         """
         newer, hidden = self._overlay()
-        rows = [row for row in self._backend.owed_to(client) if row.msg_id not in hidden]
-        rows.extend(row for row in newer.values() if row.is_owed and row.outcome is not None and row.client == client)
-        return sorted(map(self._complete, rows), key=lambda row: row.order)
+        found = {row.msg_id: row for row in self._backend.whole([each for each in msg_ids if each not in hidden])}
+        for msg_id in msg_ids:
+            if msg_id in newer:
+                found[msg_id] = self._complete(newer[msg_id])
+        return [found[msg_id] for msg_id in msg_ids if msg_id in found]
 
     def keep_function(self, digest: bytes, parts: Sequence[Any]) -> None:
         """Keep a function with the next tasks that are put."""

@@ -31,7 +31,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from clusterd.core.model.database import MongodbRecords
     from clusterd.storage.taskstore.pages import Span
@@ -62,7 +62,10 @@ def open_mongodb(settings: MongodbRecords, cluster: str, *, is_durable: bool = F
 
 
 class MongoDatabase:
-    """The collections of one cluster: a `backend.Backend`."""
+    """The collections of one cluster: a `backend.Backend`. How much they may hold is the server's business."""
+
+    has_excess = False
+    refusal = ""
 
     def __init__(self, settings: MongodbRecords, cluster: str, *, is_durable: bool = False) -> None:
         self._ttl = settings.ttl
@@ -98,7 +101,7 @@ class MongoDatabase:
 
     # --- the writer's thread ---
 
-    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
+    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str], settled: Collection[str]) -> None:
         """See `Backend`."""
         with self._guarded(is_asking=False):
             self._make_indexes()
@@ -114,6 +117,8 @@ class MongoDatabase:
                     operations.append(pymongo.UpdateOne({"_id": row.msg_id}, {"$set": fields}))
             if operations:
                 self._records += self._tasks.bulk_write(operations, ordered=False).upserted_count
+            if settled:
+                self._tasks.update_many({"_id": {"$in": list(settled)}}, {"$set": {"is_owed": False}})
         self._bytes += sum(row.size for row, parts in rows if parts & (REQUEST | OUTCOME))
 
     def _make_indexes(self) -> None:
@@ -148,23 +153,30 @@ class MongoDatabase:
             with contextlib.suppress(gridfs.NoFile):
                 self._bucket.delete(found["_id"])
 
-    def tidy(self, now: float, kept: Collection[str]) -> int:
+    def tidy(self, now: float, is_kept: Callable[[str], bool]) -> int:
         """See `Backend`."""
         removed = 0
         with self._guarded(is_asking=False):
             self._make_indexes()
-            while self._ttl is not None:
-                # What an earlier controller left unended has nobody who could end it.
+            if self._ttl is not None:
                 before = now - self._ttl
-                old = {"$or": [{"completed": {"$lt": before}}, {"completed": None, "submitted": {"$lt": before}}]}
-                found = self._tasks.find(old, {"_id": 1}).limit(CULL + len(kept))
-                doomed = [document["_id"] for document in found if document["_id"] not in kept]
-                if not doomed:
-                    break
-                self._remove(doomed)
-                removed += len(doomed)
+                # What an earlier controller left unended, and owes to nobody, has nobody who could end it.
+                removed += self._cull({"completed": {"$lt": before}}, is_kept)
+                removed += self._cull({"completed": None, "submitted": {"$lt": before}}, is_kept)
             self._count()
         return removed
+
+    def _cull(self, where: dict[str, Any], is_kept: Callable[[str], bool]) -> int:
+        removed, last = 0, -1
+        while True:
+            old = {**where, "is_owed": {"$ne": True}, "order": {"$gt": last}}
+            found = list(self._tasks.find(old, {"order": 1}).sort("order", 1).limit(CULL))
+            if not found:
+                return removed
+            last = found[-1]["order"]
+            doomed = [document["_id"] for document in found if not is_kept(document["_id"])]
+            self._remove(doomed)
+            removed += len(doomed)
 
     # --- the caller's thread ---
 
@@ -229,15 +241,21 @@ class MongoDatabase:
 
     def unfinished(self) -> list[TaskRow]:
         """See `Backend`."""
-        return self._whole({"is_owed": True, "completed": None})
-
-    def owed_to(self, client: str) -> list[TaskRow]:
-        """See `Backend`."""
-        return self._whole({"is_owed": True, "completed": {"$ne": None}, "client": client})
-
-    def _whole(self, where: dict[str, Any]) -> list[TaskRow]:
         with self._guarded():
-            found = self._tasks.find(where).sort("order", 1)
+            found = self._tasks.find({"is_owed": True, "completed": None}).sort("order", 1)
+            return [documents.row_of(document, self._download, has_buffers=True) for document in found]
+
+    def owed_to(self, client: str) -> list[tuple[int, str, int]]:
+        """See `Backend`."""
+        owed = {"is_owed": True, "completed": {"$ne": None}, "client": client}
+        with self._guarded():
+            found = self._tasks.find(owed, {"order": 1, "size": 1}).sort("order", 1)
+            return [(document["order"], document["_id"], document["size"]) for document in found]
+
+    def whole(self, msg_ids: Sequence[str]) -> list[TaskRow]:
+        """See `Backend`."""
+        with self._guarded():
+            found = self._tasks.find({"_id": {"$in": list(msg_ids)}})
             return [documents.row_of(document, self._download, has_buffers=True) for document in found]
 
     def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:

@@ -1,13 +1,17 @@
 """The SQLite schema of task records: its version, its migrations, and rows to columns and back.
 
-A file of ours has `application_id` APPLICATION and its version in `user_version`. Buffers lie in a table of their own, in pieces,
-so that one of hundreds of MB is never held a second time; the pieces of a request have side 0, those of a result side 1, and a
-native body is buffer -1. A function is one row for each of its parts.
+A file of ours has `application_id` APPLICATION and its version in `user_version`. A column is what is looked for; all else of a row lies
+in three blobs of MessagePack (request, state, outcome), because each column costs as much as all of a blob. What is larger than
+INLINE lies in a table of its own, in pieces, so that a buffer of hundreds of MB is never held a second time: pieces of a request
+have side 0, those of a result side 1, and a native body is buffer -1. A function is one row for each of its parts.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, Outcome, Output, TaskRow
 
@@ -15,13 +19,15 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-APPLICATION: Final = 0x436C5464
+APPLICATION: Final = 0x436C5472
+INLINE: Final = 16 * 1024
+"""Bytes of body and buffers, of the request and of the result, that lie in the row: it is written anew when its task ends."""
 PIECE: Final = 1024**2
 REQUEST_SIDE: Final = 0
 RESULT_SIDE: Final = 1
 BODY: Final = -1
 
-# What takes a file from the version before to this one, in order: append only.
+# What takes a file from the version before to this one, in order: append only. Blobs come last: what is looked for is before them.
 MIGRATIONS: Final = (
     (
         """
@@ -29,33 +35,18 @@ MIGRATIONS: Final = (
             id INTEGER PRIMARY KEY,
             msg_id TEXT NOT NULL UNIQUE,
             client TEXT NOT NULL,
-            queue TEXT NOT NULL,
-            submitted REAL NOT NULL,
-            kind INTEGER NOT NULL,
-            function BLOB NOT NULL,
             label TEXT,
-            header BLOB NOT NULL,
-            metadata BLOB NOT NULL,
-            content BLOB NOT NULL,
-            is_whole INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            submitted REAL NOT NULL,
             engine TEXT NOT NULL,
-            engine_id INTEGER NOT NULL,
-            attempt INTEGER NOT NULL,
-            resubmitted TEXT NOT NULL,
-            stdout TEXT NOT NULL,
-            stderr TEXT NOT NULL,
-            execute_input BLOB NOT NULL,
-            execute_result BLOB NOT NULL,
-            error BLOB NOT NULL,
+            place TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            is_owed INTEGER NOT NULL,
             status TEXT,
-            started REAL,
             completed REAL,
-            received REAL,
-            message TEXT,
-            result_header BLOB,
-            result_metadata BLOB,
-            result_content BLOB,
-            size INTEGER NOT NULL
+            state BLOB NOT NULL,
+            request BLOB NOT NULL,
+            outcome BLOB
         )
         """,
         """
@@ -70,13 +61,6 @@ MIGRATIONS: Final = (
         "CREATE INDEX pieces_of_task ON pieces (task, side, buffer, piece)",
         "CREATE INDEX tasks_by_submitted ON tasks (submitted)",
         "CREATE INDEX tasks_by_completed ON tasks (completed)",
-        "CREATE INDEX tasks_by_client ON tasks (client)",
-        "CREATE INDEX tasks_by_engine ON tasks (engine)",
-    ),
-    (
-        "ALTER TABLE tasks ADD COLUMN wish BLOB NOT NULL DEFAULT x''",
-        "ALTER TABLE tasks ADD COLUMN is_owed INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE tasks ADD COLUMN display BLOB",
         "CREATE INDEX tasks_owed ON tasks (client) WHERE is_owed",
         """
         CREATE TABLE functions (
@@ -87,162 +71,226 @@ MIGRATIONS: Final = (
         ) WITHOUT ROWID
         """,
     ),
-    (
-        "ALTER TABLE tasks ADD COLUMN name TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE tasks ADD COLUMN place TEXT NOT NULL DEFAULT ''",
-    ),
 )
 VERSION: Final = len(MIGRATIONS)
 
-FIXED: Final = (
+COLUMNS: Final = (
     "id",
     "msg_id",
     "client",
-    "queue",
-    "submitted",
-    "kind",
-    "function",
     "label",
-    "header",
-    "metadata",
-    "content",
-    "is_whole",
-    "wish",
     "name",
-)
-CHANGING: Final = (
+    "submitted",
     "engine",
-    "engine_id",
-    "attempt",
-    "resubmitted",
-    "stdout",
-    "stderr",
-    "execute_input",
-    "execute_result",
-    "error",
+    "place",
     "size",
     "is_owed",
-    "place",
-)
-END: Final = (
     "status",
-    "started",
     "completed",
-    "received",
-    "message",
-    "result_header",
-    "result_metadata",
-    "result_content",
-    "display",
+    "state",
+    "request",
+    "outcome",
 )
-COLUMNS: Final = (*FIXED, *CHANGING, *END)
-
 # The SQL is made of the names above only.
-INSERT: Final = (
-    f"INSERT INTO tasks ({', '.join((*FIXED, *CHANGING))}) VALUES ({', '.join('?' * len((*FIXED, *CHANGING)))})"  # noqa: S608
-)
-CHANGE: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in CHANGING)} WHERE id = ?"  # noqa: S608
-FINISH: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in END)} WHERE id = ?"  # noqa: S608
-UNFINISHED: Final = "is_owed AND completed IS NULL"
-OWED_TO: Final = "is_owed AND completed IS NOT NULL AND client = ?"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM tasks"  # noqa: S608
+CHANGE: Final = "UPDATE tasks SET engine = ?, place = ?, size = ?, is_owed = ?, state = ? WHERE id = ?"
+FINISH: Final = (
+    "UPDATE tasks SET engine = ?, place = ?, size = ?, is_owed = ?, state = ?, status = ?, completed = ?, outcome = ?"
+    " WHERE id = ?"
+)
+UNFINISHED: Final = "is_owed AND completed IS NULL"
+OWED_TO: Final = "SELECT id, msg_id, size FROM tasks WHERE is_owed AND completed IS NOT NULL AND client = ? ORDER BY id"
+PUT_PIECE: Final = "INSERT INTO pieces VALUES (?, ?, ?, ?, ?)"
 
 
-def fixed_values(row: TaskRow) -> tuple[Any, ...]:
-    """The columns FIXED."""
+class _State(msgspec.Struct, array_like=True, gc=False):
+    engine_id: int
+    attempt: int
+    resubmitted: str
+    # stdout, stderr, execute_input, execute_result, error; None: it has shown nothing.
+    shown: tuple[str, str, bytes, bytes, bytes] | None
+
+
+class _Request(msgspec.Struct, array_like=True, gc=False):
+    queue: str
+    kind: int
+    function: bytes
+    header: bytes
+    metadata: bytes
+    content: bytes
+    is_whole: bool
+    wish: bytes
+    body: bytes
+    # None: these and the body lie in pieces.
+    buffers: list[bytes] | None
+
+
+class _End(msgspec.Struct, array_like=True, gc=False):
+    started: float | None
+    received: float
+    message: str
+    header: bytes
+    metadata: bytes
+    content: bytes
+    display: bytes
+    body: bytes
+    buffers: list[bytes] | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_state_of = msgspec.msgpack.Decoder(_State).decode
+_request_of = msgspec.msgpack.Decoder(_Request).decode
+_end_of = msgspec.msgpack.Decoder(_End).decode
+
+
+@cache
+def insert(rows: int) -> str:
+    """The statement that inserts so many rows. One for many costs a third of many for one: each hands over the interpreter's lock."""
+    values = f"({', '.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES {', '.join([values] * rows)}"  # noqa: S608
+
+
+def is_inline(body: bytes, buffers: Sequence[Any]) -> bool:
+    """Say whether they lie in the row."""
+    return len(body) + (sum(map(len, buffers)) if buffers else 0) <= INLINE
+
+
+def values_of(row: TaskRow, outcome: Outcome | None) -> tuple[Any, ...]:
+    """All columns of a new row."""
+    buffers: list[bytes] | None = []
+    if row.buffers:
+        buffers = list(map(bytes, row.buffers)) if is_inline(row.body, row.buffers) else None
+    elif len(row.body) > INLINE:
+        buffers = None
+    request = _encode(
+        (
+            row.queue,
+            row.kind,
+            row.function,
+            row.header,
+            row.metadata,
+            row.content,
+            row.is_whole,
+            row.wish,
+            b"" if buffers is None else row.body,
+            buffers,
+        )
+    )
+    status, completed, end = (None, None, None) if outcome is None else _end_values(outcome)
     return (
         row.order,
         row.msg_id,
         row.client,
-        row.queue,
-        row.submitted,
-        row.kind,
-        row.function,
         row.label,
-        row.header,
-        row.metadata,
-        row.content,
-        row.is_whole,
-        row.wish,
         row.name,
+        row.submitted,
+        row.engine,
+        row.place,
+        row.size,
+        row.is_owed,
+        status,
+        completed,
+        _state(row),
+        request,
+        end,
     )
 
 
-def changing_values(row: TaskRow) -> tuple[Any, ...]:
-    """The columns CHANGING."""
+def change_values(row: TaskRow) -> tuple[Any, ...]:
+    """The values of CHANGE."""
+    return (row.engine, row.place, row.size, row.is_owed, _state(row), row.order)
+
+
+def finish_values(row: TaskRow, outcome: Outcome) -> tuple[Any, ...]:
+    """The values of FINISH."""
+    return (row.engine, row.place, row.size, row.is_owed, _state(row), *_end_values(outcome), row.order)
+
+
+def _state(row: TaskRow) -> bytes:
     output = row.output
-    shown: tuple[Any, ...] = ("", "", b"", b"", b"")
-    if output is not None:
-        streams = ("".join(output.stdout), "".join(output.stderr))
-        shown = (*streams, output.execute_input, output.execute_result, output.error)
-    return (row.engine, row.engine_id, row.attempt, row.resubmitted, *shown, row.size, row.is_owed, row.place)
+    if output is None:
+        return _encode((row.engine_id, row.attempt, row.resubmitted, None))
+    shown = ("".join(output.stdout), "".join(output.stderr), output.execute_input, output.execute_result, output.error)
+    return _encode((row.engine_id, row.attempt, row.resubmitted, shown))
 
 
-def end_values(outcome: Outcome) -> tuple[Any, ...]:
-    """The columns END."""
-    return (
-        outcome.status,
-        outcome.started,
-        outcome.completed,
-        outcome.received,
-        outcome.message,
-        outcome.header,
-        outcome.metadata,
-        outcome.content,
-        outcome.display,
+def _end_values(outcome: Outcome) -> tuple[str, float, bytes]:
+    buffers: list[bytes] | None = []
+    if outcome.buffers:
+        buffers = list(map(bytes, outcome.buffers)) if is_inline(outcome.body, outcome.buffers) else None
+    elif len(outcome.body) > INLINE:
+        buffers = None
+    end = _encode(
+        (
+            outcome.started,
+            outcome.received,
+            outcome.message,
+            outcome.header,
+            outcome.metadata,
+            outcome.content,
+            outcome.display,
+            b"" if buffers is None else outcome.body,
+            buffers,
+        )
     )
+    return outcome.status, outcome.completed, end
 
 
 def row_of(values: tuple[Any, ...]) -> TaskRow:
-    """A row from COLUMNS, without body and buffers."""
-    at = dict(zip(COLUMNS, values, strict=True))
+    """A row from COLUMNS; PARTIAL where something of it lies in pieces."""
+    order, msg_id, client, label, name, submitted, engine, place, size, is_owed, status, completed, *blobs = values
+    state, request = _state_of(blobs[0]), _request_of(blobs[1])
     row = TaskRow(
-        msg_id=at["msg_id"],
-        client=at["client"],
-        queue=at["queue"],
-        submitted=at["submitted"],
-        kind=at["kind"],
-        function=at["function"],
-        label=at["label"],
-        header=at["header"],
-        metadata=at["metadata"],
-        content=at["content"],
-        is_whole=bool(at["is_whole"]),
-        engine=at["engine"],
-        engine_id=at["engine_id"],
-        attempt=at["attempt"],
-        resubmitted=at["resubmitted"],
-        order=at["id"],
-        size=at["size"],
-        stored=REQUEST | PARTIAL,
-        wish=at["wish"],
-        is_owed=bool(at["is_owed"]),
-        name=at["name"],
-        place=at["place"],
+        msg_id=msg_id,
+        client=client,
+        queue=request.queue,
+        submitted=submitted,
+        kind=request.kind,
+        function=request.function,
+        body=request.body,
+        buffers=request.buffers or (),
+        label=label,
+        header=request.header,
+        metadata=request.metadata,
+        content=request.content,
+        engine=engine,
+        engine_id=state.engine_id,
+        attempt=state.attempt,
+        resubmitted=state.resubmitted,
+        is_whole=request.is_whole,
+        order=order,
+        size=size,
+        stored=REQUEST if request.buffers is not None else REQUEST | PARTIAL,
+        wish=request.wish,
+        is_owed=bool(is_owed),
+        name=name,
+        place=place,
     )
-    if at["stdout"] or at["stderr"] or at["execute_input"] or at["execute_result"] or at["error"]:
-        output = row.output = Output(
-            execute_input=at["execute_input"], execute_result=at["execute_result"], error=at["error"]
-        )
-        output.write("stdout", at["stdout"])
-        output.write("stderr", at["stderr"])
-    if at["status"] is not None:
-        row.stored |= OUTCOME
+    if state.shown is not None:
+        stdout, stderr, execute_input, execute_result, error = state.shown
+        output = row.output = Output(execute_input=execute_input, execute_result=execute_result, error=error)
+        output.write("stdout", stdout)
+        output.write("stderr", stderr)
+    if status is not None:
+        end = _end_of(blobs[2])
+        row.stored |= OUTCOME if end.buffers is not None else OUTCOME | PARTIAL
         row.outcome = Outcome(
-            status=at["status"],
-            started=at["started"],
-            completed=at["completed"],
-            received=at["received"],
-            message=at["message"],
-            header=at["result_header"],
-            metadata=at["result_metadata"],
-            content=at["result_content"],
-            display=at["display"] or b"",
+            status=status,
+            completed=completed,
+            received=end.received,
+            started=end.started,
+            body=end.body,
+            buffers=end.buffers or (),
+            message=end.message,
+            header=end.header,
+            metadata=end.metadata,
+            content=end.content,
+            display=end.display,
         )
     return row
 
 
-def pieces_of(order: int, side: int, body: bytes, buffers: Any) -> Iterator[tuple[int, int, int, int, Any]]:
+def pieces_of(order: int, side: int, body: bytes, buffers: Sequence[Any]) -> Iterator[tuple[int, int, int, int, Any]]:
     """The rows of table pieces for one side of a task; an empty buffer has one empty piece, an empty body none."""
     numbered = [(BODY, body)] if body else []
     for number, buffer in [*numbered, *enumerate(buffers)]:
@@ -253,17 +301,21 @@ def pieces_of(order: int, side: int, body: bytes, buffers: Any) -> Iterator[tupl
 
 
 def read_pieces(connection: sqlite3.Connection, row: TaskRow) -> None:
-    """Fill in body and buffers of a row."""
+    """Fill in what of a row lies in pieces."""
+    if not row.stored & PARTIAL:
+        return
     parts: dict[tuple[int, int], list[bytes]] = {}
     pieces = connection.execute(
         "SELECT side, buffer, data FROM pieces WHERE task = ? ORDER BY side, buffer, piece", (row.order,)
     )
     for side, buffer, data in pieces:
         parts.setdefault((side, buffer), []).append(data)
-    whole = {place: b"".join(data) for place, data in parts.items()}
-    row.body = whole.pop((REQUEST_SIDE, BODY), b"")
-    row.buffers = [data for (side, _), data in whole.items() if side == REQUEST_SIDE]
-    if row.outcome is not None:
+    whole = {place: data[0] if len(data) == 1 else b"".join(data) for place, data in parts.items()}
+    sides = {side for side, _ in whole}
+    if REQUEST_SIDE in sides:
+        row.body = whole.pop((REQUEST_SIDE, BODY), b"")
+        row.buffers = [data for (side, _), data in whole.items() if side == REQUEST_SIDE]
+    if RESULT_SIDE in sides and row.outcome is not None:
         row.outcome.body = whole.pop((RESULT_SIDE, BODY), b"")
         row.outcome.buffers = [data for (side, _), data in whole.items() if side == RESULT_SIDE]
     row.stored &= ~PARTIAL

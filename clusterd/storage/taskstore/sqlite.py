@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -18,12 +19,12 @@ from clusterd.errors import StorageError
 from clusterd.storage.taskstore import schema
 from clusterd.storage.taskstore.backend import StartedAnew
 from clusterd.storage.taskstore.durable import DurableStore
-from clusterd.storage.taskstore.row import OUTCOME, REQUEST
 from clusterd.storage.taskstore.sqlite_query import read_named, read_page, translated
+from clusterd.storage.taskstore.sqlite_rows import Rows, marks, portions, transaction
 from clusterd.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from clusterd.storage.taskstore.pages import Span
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BUSY_SECONDS: Final = 5.0
 """That long another program (a backup, the sqlite3 shell) may hold the file before a write counts as failed."""
-CULL: Final = 1000
-"""Records that are removed in one transaction when there are too many."""
 WAL_BYTES: Final = 64 * 1024**2
 
 
@@ -78,8 +77,8 @@ class SqliteFile:
         # Guards the reading connection: the writer's thread closes it when the file is exchanged.
         self._reading = threading.Lock()
         self._reader: sqlite3.Connection | None = None
-        self._records = 0
-        self._bytes = 0
+        self._rows = Rows()
+        self.refusal = ""
         # What was found while it was used; the next opening sets it aside.
         self._damage = ""
 
@@ -115,6 +114,7 @@ class SqliteFile:
         self._path.chmod(0o600)
         self._writer = self._connect()
         self._migrate(self._writer)
+        self._rows = Rows()
         # How many they are is counted by the writer (`tidy`): with a million records that takes longer than a start may.
         (highest,) = self._writer.execute("SELECT coalesce(max(id), 0) FROM tasks").fetchone()
         return int(highest)
@@ -141,7 +141,7 @@ class SqliteFile:
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._is_synced else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         for number in range(version, schema.VERSION):
-            with _transaction(connection):
+            with transaction(connection):
                 for statement in schema.MIGRATIONS[number]:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
@@ -164,88 +164,47 @@ class SqliteFile:
 
     # --- the writer's thread ---
 
-    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str]) -> None:
+    def write(self, rows: Sequence[tuple[TaskRow, int]], purged: Collection[str], settled: Collection[str]) -> None:
         """See `Backend`."""
         try:
-            connection = self._usable()
-            with _transaction(connection):
-                for msg_id in purged:
-                    self._remove(connection, msg_id)
-                for row, parts in rows:
-                    self._write_row(connection, row, parts)
-        except (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError):
-            raise  # of one row: trying again would not help
+            with transaction(self._usable()) as connection:
+                self._rows.write(connection, rows, purged, settled)
+        except _OF_ONE_ROW:
+            raise  # trying again would not help
         except sqlite3.Error as error:
             raise self._failure(error) from error
-        self._records += sum(1 for _, parts in rows if parts & REQUEST)
-        self._bytes += sum(row.size for row, parts in rows if parts & (REQUEST | OUTCOME))
 
-    def _write_row(self, connection: sqlite3.Connection, row: TaskRow, parts: int) -> None:
-        execute = connection.execute
-        if parts & REQUEST:
-            self._remove(connection, row.msg_id)
-            execute(schema.INSERT, (*schema.fixed_values(row), *schema.changing_values(row)))
-            pieces = schema.pieces_of(row.order, schema.REQUEST_SIDE, row.body, row.buffers)
-            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", pieces)
-        else:
-            execute(schema.CHANGE, (*schema.changing_values(row), row.order))
-        outcome = row.outcome
-        if parts & OUTCOME and outcome is not None:
-            execute(schema.FINISH, (*schema.end_values(outcome), row.order))
-            pieces = schema.pieces_of(row.order, schema.RESULT_SIDE, outcome.body, outcome.buffers)
-            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", pieces)
-
-    def _remove(self, connection: sqlite3.Connection, msg_id: str) -> None:
-        found = connection.execute("SELECT id, size FROM tasks WHERE msg_id = ?", (msg_id,)).fetchone()
-        if found is not None:
-            connection.execute("DELETE FROM pieces WHERE task = ?", found[:1])
-            connection.execute("DELETE FROM tasks WHERE id = ?", found[:1])
-            self._records -= 1
-            self._bytes -= found[1]
-
-    def tidy(self, now: float, kept: Collection[str]) -> int:
+    @property
+    def has_excess(self) -> bool:
         """See `Backend`."""
-        removed = 0
+        return self._rows.is_counted and self._rows.bytes > self._max_bytes
+
+    def tidy(self, now: float, is_kept: Callable[[str], bool]) -> int:
+        """See `Backend`."""
+        rows, removed = self._rows, 0
         try:
             connection = self._usable()
-            self._records, self._bytes = connection.execute(
-                "SELECT count(*), coalesce(sum(size), 0) FROM tasks"
-            ).fetchone()
+            if not rows.is_counted:
+                rows.count(connection)
             if self._ttl is not None:
-                # What an earlier controller left unended has nobody who could end it.
-                where = "coalesce(completed, submitted) < ?"
-                removed += self._cull(connection, where, (now - self._ttl,), kept)
-            while self._bytes > self._max_bytes:
-                culled = self._cull(connection, "completed IS NOT NULL", (), kept)
-                if not culled:
-                    break
-                removed += culled
+                before = now - self._ttl
+                removed += rows.cull(connection, "completed", before, is_kept)
+                # What an earlier controller left unended, and owes to nobody, has nobody who could end it.
+                removed += rows.cull(connection, "submitted", before, is_kept)
+            if self.has_excess:
+                removed += rows.cull(connection, "completed", math.inf, is_kept, self._max_bytes)
             if removed:
                 # As a script: a single execute() frees one page of them.
                 connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        self.refusal = ""
+        if self.has_excess:
+            self.refusal = (
+                f"what has not ended or is owed to clients takes {rows.bytes} bytes of {self._path.name},"
+                f" and max_size is {self._max_bytes}; `clusterctl tasks purge` makes room"
+            )
         return removed
-
-    def _cull(self, connection: sqlite3.Connection, where: str, values: tuple[Any, ...], kept: Collection[str]) -> int:
-        """Remove what matches, the first to end first: of a size too large, as much as brings it below; else all."""
-        removed = 0
-        is_all = bool(values)
-        while True:
-            found = connection.execute(
-                f"SELECT msg_id FROM tasks WHERE {where} ORDER BY completed LIMIT ?",  # noqa: S608 - of our own words
-                (*values, CULL + len(kept)),
-            ).fetchall()
-            doomed = [msg_id for (msg_id,) in found if msg_id not in kept][:CULL]
-            before = removed
-            with _transaction(connection):
-                for msg_id in doomed:
-                    if not is_all and self._bytes <= self._max_bytes:
-                        break
-                    self._remove(connection, msg_id)
-                    removed += 1
-            if not is_all or removed == before:
-                return removed
 
     # --- the caller's thread ---
 
@@ -299,25 +258,27 @@ class SqliteFile:
 
     def unfinished(self) -> list[TaskRow]:
         """See `Backend`."""
-        return self._whole(schema.UNFINISHED)
-
-    def owed_to(self, client: str) -> list[TaskRow]:
-        """See `Backend`."""
-        return self._whole(schema.OWED_TO, client)
-
-    def _whole(self, where: str, *values: str) -> list[TaskRow]:
         with self._reader_of() as reader:
-            rows = [
-                schema.row_of(found) for found in reader.execute(f"{schema.SELECT} WHERE {where} ORDER BY id", values)
-            ]
-            for row in rows:
-                schema.read_pieces(reader, row)
-            return rows
+            found = reader.execute(f"{schema.SELECT} WHERE {schema.UNFINISHED} ORDER BY id")
+            return _whole(reader, found)
+
+    def owed_to(self, client: str) -> list[tuple[int, str, int]]:
+        """See `Backend`."""
+        with self._reader_of() as reader:
+            return reader.execute(schema.OWED_TO, (client,)).fetchall()
+
+    def whole(self, msg_ids: Sequence[str]) -> list[TaskRow]:
+        """See `Backend`."""
+        rows: list[TaskRow] = []
+        with self._reader_of() as reader:
+            for some in portions(msg_ids):
+                rows += _whole(reader, reader.execute(f"{schema.SELECT} WHERE msg_id IN ({marks(some)})", some))
+        return rows
 
     def write_functions(self, kept: Mapping[bytes, Sequence[Any]], dropped: Collection[bytes]) -> None:
         """See `Backend`."""
         try:
-            with _transaction(self._usable()) as connection:
+            with transaction(self._usable()) as connection:
                 schema.write_functions(connection, kept, dropped)
         except sqlite3.Error as error:
             raise self._failure(error) from error
@@ -334,7 +295,7 @@ class SqliteFile:
 
     def size(self) -> tuple[int, int]:
         """See `Backend`."""
-        return self._records, self._bytes
+        return self._rows.records, self._rows.bytes
 
     def close(self) -> None:
         """See `Backend`."""
@@ -369,21 +330,18 @@ class SqliteFile:
         return StorageError(f"{self._path}: {error}", hint=hint)
 
 
+_OF_ONE_ROW: Final = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError)
+
+
+def _whole(reader: sqlite3.Connection, found: Iterable[tuple[Any, ...]]) -> list[TaskRow]:
+    rows = [schema.row_of(values) for values in found]
+    for row in rows:
+        schema.read_pieces(reader, row)
+    return rows
+
+
 class _Unusable(Exception):
     """The file is not ours, or was found to be damaged: it must be left alone."""
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        # SQLite has rolled back by itself after some errors (a full disk): a second time would hide the first reason.
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _is_damage(error: Exception) -> bool:

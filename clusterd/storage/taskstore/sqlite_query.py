@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _COLUMN_OF: Final = {
     "msg_id": "msg_id",
     "client_uuid": "client",
-    "queue": "queue",
     "status": "status",
 }
 """Fields that are columns as they are."""

@@ -1,10 +1,9 @@
 """What SQLite and MongoDB have in common: rows that are written by a thread of their own, in batches, and read back.
 
-The caller's thread puts a row into a table and goes on; the writer takes the whole table at once and writes each row's present state in
-one transaction, so a short task is written once, not three times. What is not written yet is read from the table: whoever asks sees
-what was put. Invariants: a row that has not ended stays in `_live`; `_dirty` has what is to be written next, `_writing` what is
-being written; nothing of a batch leaves these before it is committed. While the backend fails, the writer tries again with pauses,
-and ended rows beyond the bound are given up, oldest first and counted: the controller's memory is not the disk.
+The caller's thread puts a row into a table (`pending`) and goes on; the writer takes the whole table at once and writes each row's
+present state in one transaction, so a short task is written once, not three times. What is not written yet is read from the
+table: whoever asks sees what was put. While the backend fails, the writer tries again with pauses, and ended rows beyond the bound
+are given up, oldest first and counted: the controller's memory is not the disk.
 """
 
 from __future__ import annotations
@@ -17,24 +16,27 @@ from typing import TYPE_CHECKING, Final
 from clusterd.errors import StorageError, UnknownTask
 from clusterd.storage.taskstore.backend import StartedAnew
 from clusterd.storage.taskstore.base import Size, TaskStore
-from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, end_size, request_size, unwritten
+from clusterd.storage.taskstore.pending import Pending
+from clusterd.storage.taskstore.row import PARTIAL, request_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from clusterd.storage.taskstore.backend import Backend
     from clusterd.storage.taskstore.query import Query
     from clusterd.storage.taskstore.row import TaskRow
 
 log = logging.getLogger(__name__)
-LINGER: Final = 0.02
-"""Seconds that the writer collects: what begins and ends meanwhile is one write. A reader does not wait for it."""
+LINGER: Final = 0.2
+"""Seconds that the writer collects where nobody waits for it: more rows a transaction, fewer turns at the interpreter's lock."""
 BACKOFF: Final = (0.2, 10.0)
 """Seconds between attempts while the backend fails: the first pause, doubled up to the second."""
 PATIENCE: Final = 1.0
 """Seconds that a caller is held when the writer is behind by more than the bound: that slows submission instead of growing."""
 TIDY_SECONDS: Final = 30.0
 """Between two looks at age and size."""
+EXCESS_SECONDS: Final = 1.0
+"""The same while the backend has more than it may have."""
 
 
 class WrittenStore(TaskStore):
@@ -64,19 +66,13 @@ class WrittenStore(TaskStore):
         # Guards everything below; held for moments, never while the backend works.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._live: dict[str, TaskRow] = {}
-        self._dirty: dict[str, TaskRow] = {}
-        self._writing: dict[str, TaskRow] = {}
-        # Ids to be removed, and those that are being removed.
-        self._purged: set[str] = set()
-        self._purging: set[str] = set()
-        self._backlog = 0
+        self._pending = Pending(is_prompt=is_prompt)
         self._trouble = ""
         self._lost = 0
         self._is_closing = False
         # True while the writer is not asleep: it will find what is put without being woken.
         self._is_awake = False
-        self._is_hurried = False  # somebody waits in `flush`: no lingering
+        self._is_hurried = False  # somebody waits in `flush`, or there is much: no lingering
         self._thread = threading.Thread(target=self._run, name=f"{self.kind} writer", daemon=True)
         self._thread.start()
 
@@ -86,94 +82,74 @@ class WrittenStore(TaskStore):
         """See `TaskStore`."""
         row.stored = 0
         row.size = request_size(row)
-        with self._changed:
-            if self._backlog + row.size > self._max_backlog and self._backlog:
+        with self._lock:
+            pending = self._pending
+            if pending.bytes + row.size > self._max_backlog and pending.bytes:
                 self._make_room(row.size)
-            self._drop(row.msg_id)
             self._order += 1
             row.order = self._order
-            self._backlog += row.size
-            self._live[row.msg_id] = row
-            if row.outcome is not None:
-                self._end(row)
-            self._touch(row)
+            if pending.put(row):
+                self.last_change = self._filling
+                if not self._is_awake:
+                    self._wake()
 
     def update(self, row: TaskRow) -> None:
         """See `TaskStore`."""
-        with self._changed:
-            if self._live.get(row.msg_id) is row:
-                if row.outcome is not None:
-                    self._end(row)
-                self._touch(row)
-                if self._backlog > self._max_backlog:
+        with self._lock:
+            pending = self._pending
+            if pending.change(row):
+                self.last_change = self._filling
+                if not self._is_awake:
+                    self._wake()
+                if pending.bytes > self._max_backlog:
                     self._make_room(0)
-            elif row.stored or self._present(row.msg_id) is row:
-                self._touch(row)
 
-    def _end(self, row: TaskRow) -> None:
-        size = 0 if row.outcome is None else end_size(row.outcome, row.output)
-        row.size += size
-        self._backlog += size
-        del self._live[row.msg_id]
-
-    def _touch(self, row: TaskRow) -> None:
-        self._dirty[row.msg_id] = row
-        self.last_change = self._filling
-        if not self._is_awake:
-            self._is_awake = True
-            self._changed.notify_all()
-
-    def _drop(self, msg_id: str) -> None:
-        """Take a row out of what is to be written; what is being written will be taken out of the backlog by the writer."""
-        row = self._dirty.pop(msg_id, None)
-        is_live = self._live.pop(msg_id, None) is not None
-        if row is not None and msg_id not in self._writing:
-            self._backlog -= unwritten(row, is_ended=not is_live)
-        self._writing.pop(msg_id, None)
+    def _wake(self) -> None:
+        self._is_awake = True
+        self._changed.notify_all()
 
     def _make_room(self, size: int) -> None:
         """Hold the caller until the writer has caught up a little; while nothing can be written, give up what has ended."""
         self._is_hurried = True
-        self._changed.notify_all()
+        self._wake()
         deadline = time.monotonic() + PATIENCE
-        while not self._trouble and self._backlog + size > self._max_backlog:
+        pending = self._pending
+        while not self._trouble and pending.bytes + size > self._max_backlog:
             left = deadline - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 break
-        if not self._trouble:
-            return
-        for msg_id in list(self._dirty):
-            if self._backlog + size <= self._max_backlog:
-                break
-            if msg_id not in self._live and msg_id not in self._writing:
-                self._drop(msg_id)
-                self._lost += 1
+        if self._trouble:
+            self._lost += pending.give_up(self._max_backlog - size)
 
     # --- the writer ---
 
     def _run(self) -> None:
         pause = BACKOFF[0]
-        next_tidy = time.monotonic()
+        last_tidy, taken = time.monotonic() - TIDY_SECONDS, 0.0
+        pending = self._pending
         while True:
             with self._changed:
-                if not self._dirty and not self._purged and not self._is_closing:
+                now = time.monotonic()
+                seconds = 0.0 if self._is_closing or self._is_hurried else pending.seconds_to_work(now)
+                if seconds:
                     self._is_awake = False
-                    self._changed.wait(max(0.0, next_tidy - time.monotonic()))
+                    self._changed.wait(max(0.0, min(seconds, last_tidy + TIDY_SECONDS - now)))
                     self._is_awake = True
                 if not (self._is_hurried or self._is_prompt or self._is_closing):
                     self._changed.wait(LINGER)
                 is_last = self._is_closing
-                self._writing, self._dirty = self._dirty, {}
-                self._purging, self._purged = self._purged, set()
+                pending.take(time.monotonic(), is_all=is_last or self._is_hurried)
                 self._taken, self._filling = self._filling, self._filling + 1
                 self._is_hurried = False
             error = self._write()
-            if error is None and time.monotonic() >= next_tidy and not is_last:
+            if error is None and not is_last and self._is_tidying_due(last_tidy, taken):
+                began = time.monotonic()
                 error = self._tidy()
-                next_tidy = time.monotonic() + TIDY_SECONDS
+                last_tidy = time.monotonic()
+                taken = last_tidy - began
             if error is None:
                 pause = BACKOFF[0]
-                if is_last and not self._dirty and not self._purged:
+                if is_last and not pending.has_work:
                     return
                 continue
             if is_last:
@@ -184,28 +160,25 @@ class WrittenStore(TaskStore):
             self._reopen()
 
     def _write(self) -> StorageError | None:
-        with self._lock:
-            batch = [self._part(row) for row in self._writing.values()]
-            purging = self._purging
+        pending = self._pending
+        batch = pending.parts()
         error: StorageError | None = None
         try:
             self._write_first()
-            if batch or purging:
-                self._write_all([(row, parts) for row, parts, _ in batch], purging)
+            if batch or pending.purging or pending.settling:
+                self._write_all(batch, pending.purging, pending.settling)
         except StorageError as failure:
             error = failure
+        else:
+            # Not under the lock: with thousands of rows the caller would wait for it, and nobody else writes this.
+            for row, parts in batch:
+                row.stored |= parts
         with self._changed:
-            for row, parts, size in batch:
-                if error is None:
-                    row.stored |= parts
-                if error is None or row.msg_id not in self._writing:
-                    self._backlog -= size
-            if error is not None:
-                self._dirty = {**self._writing, **self._dirty}
-                self._purged |= purging
-            self._writing, self._purging = {}, set()
             if error is None:
+                pending.done()
                 self.committed = self._taken
+            else:
+                pending.failed()
             self._tell(error)
             self._changed.notify_all()
         self.on_commit()
@@ -214,9 +187,9 @@ class WrittenStore(TaskStore):
     def _write_first(self) -> None:
         """Write what the rows of this batch need."""
 
-    def _write_all(self, rows: list[tuple[TaskRow, int]], purging: set[str]) -> None:
+    def _write_all(self, rows: list[tuple[TaskRow, int]], purging: Collection[str], settling: Collection[str]) -> None:
         try:
-            self._backend.write(rows, purging)
+            self._backend.write(rows, purging, settling)
         except StorageError:
             raise
         except Exception as error:  # one row must not keep all others from being written
@@ -224,15 +197,10 @@ class WrittenStore(TaskStore):
                 log.exception("the record of a task cannot be written: %s", [row.msg_id for row, _ in rows])
                 self._lost += len(rows)
                 return
-            log.debug("a batch is written one by one: %s", error)
-            for row in rows:
-                self._write_all([row], purging)
-
-    def _part(self, row: TaskRow) -> tuple[TaskRow, int, int]:
-        """(a row, its parts that are new, their bytes). A row that ends while it is being written is dirty again then."""
-        is_ended = row.msg_id not in self._live
-        parts = (REQUEST | (OUTCOME if is_ended else 0)) & ~row.stored
-        return row, parts, unwritten(row, is_ended=is_ended)
+            log.debug("a batch of %d is written in two: %s", len(rows), error)
+            half = len(rows) // 2
+            self._write_all(rows[:half], purging, ())
+            self._write_all(rows[half:], (), settling)
 
     def _tell(self, error: StorageError | None) -> None:
         if error is None:
@@ -244,15 +212,26 @@ class WrittenStore(TaskStore):
                 log.error("task records cannot be written: %s", error)
             self._trouble = error.message
 
+    def _is_tidying_due(self, last: float, taken: float) -> bool:
+        passed = time.monotonic() - last
+        # Where it finds little to remove among much that is owed it takes its time, and must leave some for writing.
+        pause = max(EXCESS_SECONDS, 20 * taken)
+        return passed >= TIDY_SECONDS or (passed >= pause and self._backend.has_excess)
+
     def _tidy(self) -> StorageError | None:
-        with self._lock:
-            kept = {*self._live, *self._dirty}
+        refused = self._backend.refusal
         try:
-            self._backend.tidy(time.time(), kept)
+            self._backend.tidy(time.time(), self._pending.is_present)
         except StorageError as error:
             with self._lock:
                 self._tell(error)
             return error
+        refusal = self._backend.refusal
+        if bool(refusal) != bool(refused):
+            if refusal:
+                log.warning("no durable tasks are taken: %s", refusal)
+            else:
+                log.info("durable tasks are taken again: there is room for what is owed of them")
         return None
 
     def _reopen(self) -> None:
@@ -260,33 +239,22 @@ class WrittenStore(TaskStore):
             self._backend.open()
         except StartedAnew:
             with self._lock:
-                for row in [*self._live.values(), *self._dirty.values()]:
-                    if not row.stored & PARTIAL:
-                        is_ended = row.msg_id not in self._live
-                        self._backlog += row.size - unwritten(row, is_ended=is_ended)
-                        row.stored = 0
-                        self._dirty[row.msg_id] = row
-                self._dirty = dict(sorted(self._dirty.items(), key=lambda item: item[1].order))
+                self._pending.write_anew()
         except StorageError as error:
             with self._lock:
                 self._tell(error)
 
     # --- what is asked ---
 
-    def _present(self, msg_id: str) -> TaskRow | None:
-        return self._live.get(msg_id) or self._dirty.get(msg_id) or self._writing.get(msg_id)
-
-    def _overlay(self) -> tuple[Mapping[str, TaskRow], set[str]]:
-        """Rows that are newer here than in the backend; ids that the backend has and must not show."""
+    def _overlay(self) -> tuple[Mapping[str, TaskRow], Collection[str]]:
         with self._lock:
-            rows = {**self._writing, **self._dirty, **self._live}
-            return rows, self._purged | self._purging | rows.keys()
+            return self._pending.overlay()
 
     def get(self, msg_id: str, *, buffers: bool = True) -> TaskRow:
         """See `TaskStore`."""
         with self._lock:
-            row = self._present(msg_id)
-            is_purged = msg_id in self._purged or msg_id in self._purging
+            row = self._pending.present(msg_id)
+            is_purged = msg_id in self._pending.purged or msg_id in self._pending.purging
         if row is None and not is_purged:
             row = self._backend.get(msg_id, buffers=buffers)
         if row is None:
@@ -339,13 +307,11 @@ class WrittenStore(TaskStore):
         return len(doomed)
 
     def _purge(self, msg_ids: list[str]) -> None:
-        with self._changed:
+        with self._lock:
             for msg_id in msg_ids:
-                self._drop(msg_id)
-                self._purged.add(msg_id)
+                self._pending.purge(msg_id)
             if msg_ids and not self._is_awake:
-                self._is_awake = True
-                self._changed.notify_all()
+                self._wake()
 
     def history(self) -> list[str]:
         """See `TaskStore`."""
@@ -358,13 +324,18 @@ class WrittenStore(TaskStore):
         """See `TaskStore`."""
         records, size = self._backend.size()
         with self._lock:
-            new = [row for row in {**self._writing, **self._dirty, **self._live}.values() if not row.stored & REQUEST]
-            return Size(records + len(new), len(self._live), size + self._backlog)
+            pending = self._pending
+            return Size(records + pending.unseen(), len(pending.live), size + pending.bytes)
 
     @property
     def trouble(self) -> str:
         """See `TaskStore`."""
         return self._trouble
+
+    @property
+    def refusal(self) -> str:
+        """See `TaskStore`."""
+        return self._backend.refusal
 
     @property
     def lost(self) -> int:
@@ -374,17 +345,14 @@ class WrittenStore(TaskStore):
     @property
     def backlog(self) -> int:
         """See `TaskStore`."""
-        return self._backlog
+        return self._pending.bytes
 
     def flush(self, seconds: float = 10.0) -> bool:
         """See `TaskStore`."""
         with self._changed:
             self._is_hurried = True
-            self._is_awake = True
-            self._changed.notify_all()
-            return self._changed.wait_for(
-                lambda: not (self._dirty or self._writing or self._purged or self._purging), seconds
-            )
+            self._wake()
+            return self._changed.wait_for(lambda: self._pending.is_empty, seconds)
 
     def close(self) -> None:
         """See `TaskStore`."""
@@ -394,7 +362,7 @@ class WrittenStore(TaskStore):
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join()
-        left = len(self._dirty)
+        left = len(self._pending.dirty)
         if left:
             log.error("%d task records were not written: %s", left, self._trouble)
         self._backend.close()

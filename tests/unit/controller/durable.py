@@ -33,9 +33,9 @@ class Reins:
         if self.trouble:
             raise StorageError(self.trouble)
 
-    def write(self, rows, purged):
+    def write(self, rows, purged, settled):
         self._pass()
-        self._backend.write(rows, purged)
+        self._backend.write(rows, purged, settled)
         self.commits += 1
 
     def write_functions(self, kept, dropped):

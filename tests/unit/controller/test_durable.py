@@ -195,7 +195,8 @@ def test_what_was_acknowledged_runs_without_its_client(cluster):
     engine.say(result(dispatches[-1]))
     world.turn()
     world.commit()
-    assert [row.outcome.status for row in world.store.owed_to(client.uuid.hex())] == ["ok", "ok"]
+    owed = [msg_id for msg_id, _ in world.store.owed_to(client.uuid.hex())]
+    assert [row.outcome.status for row in world.store.whole(owed)] == ["ok", "ok"]
     world.pass_time(2.5)
     assert client.uuid not in world.hub.clients
     # It comes after all, and is told what became of them until it acknowledges that, with what it says next.

@@ -10,10 +10,12 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clusterd.controller import receipts
 from clusterd.controller.recovery import place
 from clusterd.core.wire import messages as m
 from tests.unit.controller.durable import FUNCTION, Cluster, result, submit
@@ -229,7 +231,9 @@ STEPS = st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 1)), min_size=
 def test_each_task_runs_once_and_is_told_once(steps, has_client):
     root = Path(tempfile.mkdtemp(prefix="cd-"))
     scene = None
+    pages = mock.patch.object(receipts, "PAGE_TASKS", 2)
     try:
+        pages.start()
         scene = Scene(root)
         for step in steps:
             scene.do(step)
@@ -248,10 +252,11 @@ def test_each_task_runs_once_and_is_told_once(steps, has_client):
             # Nobody waits for them any more, and yet they have run, and what came of it is in the store.
             left = client.acknowledged & client.wanted.keys()
             assert left <= scene.executions.keys()
-            owed = {bytes.fromhex(row.msg_id) for row in scene.world.store.owed_to(client.peer.uuid.hex())}
+            owed = {bytes.fromhex(msg_id) for msg_id, _ in scene.world.store.owed_to(client.peer.uuid.hex())}
             assert left <= owed
         assert not scene.world.tasks.payloads
     finally:
+        pages.stop()
         if scene is not None:
             scene.world.reins.may_write.set()
             scene.world.store.close()

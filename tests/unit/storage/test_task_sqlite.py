@@ -187,6 +187,27 @@ def test_the_oldest_go_when_there_is_too_much_and_the_file_shrinks(opened, path,
     assert [row.body for row in store.query(parse({"msg_id": "19"}), buffers=True)] == [b"x" * 1_000_000]
 
 
+def test_what_is_owed_stays_though_it_is_too_much_and_then_no_more_may_be_promised(opened, tidy, caplog):
+    store = opened(max_bytes=3_000_000, is_durable=True)
+    for number in range(5):
+        row = put(store, f"{number}", body=b"x" * 1_000_000)
+        row.is_owed = number > 0
+        end(store, row)
+    assert store.flush()
+    owed = ["1", "2", "3", "4"]
+    until(lambda: store.history() == owed, "what is owed to nobody goes", about=store.history)
+    until(lambda: store.refusal, "it says so")
+    assert "owed to clients takes 4" in store.refusal
+    assert "max_size is 3000000" in store.refusal
+    assert not store.trouble
+    assert store.history() == owed
+    store.settle(owed[:2])
+    assert store.flush()
+    until(lambda: not store.refusal, "there is room again", about=store.history)
+    assert store.history() == owed[2:]
+    assert "no durable tasks are taken" in caplog.text
+
+
 # --- trouble ---
 
 
@@ -197,10 +218,10 @@ class Trouble:
         self.is_on = True
         write = store.file.write
 
-        def failing(rows, purged) -> None:
+        def failing(rows, purged, settled) -> None:
             if self.is_on:
                 raise StorageError("the disk is full")
-            write(rows, purged)
+            write(rows, purged, settled)
 
         monkeypatch.setattr(store.file, "write", failing)
 
