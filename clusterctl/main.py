@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "events": "Show what happened, as the daemon saw it.",
     "watch": "Follow the state of the cluster.",
     "reload": "Read the profile again; a wrong one changes nothing.",
+    "rotate-key": "Change the keys of the cluster; nothing that runs is lost.",
     "connect": "Print how to connect from Python; let ipyparallel find the cluster.",
     "profile": "List, show, check and create profiles.",
     "help": "Explain a topic: exit-codes.",
@@ -52,7 +53,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(import_module(f"clusterctl.commands.{cmd_name}"), cmd_name)
+        word = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"clusterctl.commands.{word}"), word)
         command.short_help = VERBS[cmd_name]  # shells show it beside the word
         return command
 

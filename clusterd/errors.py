@@ -10,6 +10,7 @@ ClusterdError
 +-- WireError               bytes that are not our protocol
 |   +-- VersionMismatch     the other side speaks no version that we speak
 |   +-- AuthenticationError a signature, nonce or resume token is wrong
+|   |   +-- KeyChanged      the connection file has a key that the cluster does not use any more
 |   +-- LimitExceeded       a message is larger than the peer allows
 +-- ControllerLost          the controller vanished and did not come back in time
 +-- LaunchError             a process could not be started
@@ -125,6 +126,12 @@ class AuthenticationError(WireError):
     """A signature, nonce or resume token is wrong."""
 
     code = "authentication"
+
+
+class KeyChanged(AuthenticationError):
+    """The key of the cluster was changed since the connection file was written."""
+
+    code = "key_changed"
 
 
 class LimitExceeded(WireError):

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["age", "columns", "engine_table", "event_line", "moment", "set_line", "status_lines", "summary", "why_not"]
+__all__ = [
+    "age",
+    "columns",
+    "engine_table",
+    "event_line",
+    "key_lines",
+    "moment",
+    "set_line",
+    "status_lines",
+    "summary",
+    "why_not",
+]
+
+SHOWN = 8
+"""Names in one line."""
 
 
 def age(seconds: float) -> str:
@@ -67,8 +81,27 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         rows.append(("tasks", f"{queued} queued", f"{busy} on engines, {tasks['completed']} done; {_clients(status)}"))
     if (stock := status.get("stock")) and stock["served"]:
         rows.append(("ipython", "off" if stock["served"] == "off" else "served", _client_file(stock)))
+    if (keys := status.get("keys")) and keys["until"]:
+        rows.append(("keys", "changed", "; ".join(key_lines(keys, time.time()))))
     lines = [head, *(f"  {line}" for line in columns(rows))]
     return lines + [f"  warning: {warning}" for warning in status.get("warnings", [])]
+
+
+def key_lines(keys: dict[str, Any], now: float) -> list[str]:
+    """Return until when the keys before the last change are accepted, and who uses them."""
+    if not keys["until"]:
+        return ["the old ones are refused"]
+    users = [_users(kind, names) for kind, names in keys["using_old"].items() if names]
+    last = f"the old ones are accepted until {moment(keys['until'])} ({age(keys['until'] - now)} more)"
+    if not users:
+        return [last, "nobody uses them"]
+    return [last, *(f"{user} the old key, and will be refused then" for user in users)]
+
+
+def _users(kind: str, names: list[str]) -> str:
+    words = kind.replace("_", " ")
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"1 {words[:-1]} ({shown}) uses" if len(names) == 1 else f"{len(names)} {words} ({shown}) use"
 
 
 def _client_file(stock: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd.client import reruns
 from clusterd.client.patience import Patience
 from clusterd.core.wire import messages as m
-from clusterd.errors import ClusterdError, ControllerLost
+from clusterd.errors import ClusterdError, ControllerLost, KeyChanged
 from clusterd.link import Down, Link, Received, Refusal, Up
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("clusterd.client")
 # Deadlines, pings and the controller's silence are looked at so often while messages come.
 LOOK_SECONDS = 0.02
+# A new client gives up when the key in its file was refused so often.
+OUTDATED = 3
 # A poll is at first so short.
 SHORTLY = 0.005
 
@@ -302,6 +304,9 @@ class Loop:
             self._silent_since = control.last_heard
             for event in control.redial("the controller has said nothing for a while"):
                 self._on_control(event)
+        if len(outdated := self._data.outdated) >= OUTDATED and not self.ready.is_set():
+            # The file was read anew each time: it is a copy that nobody keeps.
+            self._end(KeyChanged(outdated[-1].message, hint=outdated[-1].hint))
         if patience.trouble:
             self._suffer()
         elif self._is_lost:

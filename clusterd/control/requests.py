@@ -24,6 +24,7 @@ __all__ = [
     "Logs",
     "Restart",
     "Resume",
+    "RotateKey",
     "Scale",
     "Start",
     "StatusQuery",
@@ -100,6 +101,12 @@ class Resume(_Request):
     """POST resume: end the crash loop of these slots, or of all."""
 
     slots: list[_Count] | None = None
+
+
+class RotateKey(_Request):
+    """POST rotate-key: new keys; the present ones are accepted for `grace` seconds more (0: they are refused at once)."""
+
+    grace: _Seconds = 60.0
 
 
 class Targets(_Request):

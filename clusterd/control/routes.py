@@ -36,6 +36,7 @@ PATHS: dict[tuple[str, str], str] = {
     ("POST", f"{_CLUSTER}/stop"): "stop",
     ("POST", f"{_CLUSTER}/restart"): "restart",
     ("POST", f"{_CLUSTER}/reload"): "reload",
+    ("POST", f"{_CLUSTER}/rotate-key"): "rotate_key",
     ("PUT", _CLUSTER + "/sets/{set}"): "scale",
     ("POST", _CLUSTER + "/sets/{set}/resume"): "resume",
     ("GET", f"{_CLUSTER}/engines"): "engines",
@@ -110,6 +111,12 @@ class Routes:
         self._check(request)
         decode_body(requests.Empty, await request.read())
         return _json(await self._service.reload(caller(request)))
+
+    async def rotate_key(self, request: web.Request) -> web.StreamResponse:
+        """POST rotate-key."""
+        self._check(request)
+        body = decode_body(requests.RotateKey, await request.read())
+        return _json(await self._service.rotate_key(body, caller(request)))
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
         """PUT sets/SET."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Logs,
         Restart,
         Resume,
+        RotateKey,
         Scale,
         Start,
         StatusQuery,
@@ -79,6 +80,9 @@ class Service(Protocol):
 
     async def purge_tasks(self, request: TasksPurge, caller: Caller) -> dict[str, Any]:
         """Forget tasks that have ended: how many as `purged`, and in `next` where to go on; null when it is done."""
+
+    async def rotate_key(self, request: RotateKey, caller: Caller) -> dict[str, Any]:
+        """Change the keys of the cluster."""
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
         """Lines of log files as `{"source", "line"}`, oldest first."""

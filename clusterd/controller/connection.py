@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clusterd.controller.endpoint import Endpoint
+    from clusterd.controller.keys import Key
     from clusterd.core.wire.messages import Hello
     from clusterd.core.wire.session import Session
 
@@ -45,6 +46,7 @@ class Connection:
         "is_dirty",
         "is_gone",
         "keeps_unacked",
+        "key",
         "owner",
         "role",
         "routing_id",
@@ -52,11 +54,15 @@ class Connection:
         "since",
     )
 
-    def __init__(self, endpoint: Endpoint, routing_id: bytes, session: Session, hello: Hello, now: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, routing_id: bytes, session: Session, hello: Hello, key: Key, now: float
+    ) -> None:
         self.endpoint = endpoint
         self.routing_id = routing_id
         self.session = session
         self.role = hello.role
+        # That its peer has in its connection file.
+        self.key = key
         # Monotonic time of the Hello.
         self.since = now
         # Who attached: a Client, Engine or Agent of the hub; None until then.

@@ -1,8 +1,8 @@
 """Keys, tokens and connection files of one controller: made, kept with `reuse`, written last, removed at exit.
 
-`controller-secrets.json` beside the connection files keeps what must not change when files were copied to other hosts: the two HMAC
-keys, the token secret, the CURVE pair and the ports. Every file is 0600, temp + rename; the engine file is written first and
-the client file last, both only once everything is bound, because readers take a file's existence as readiness.
+`controller-secrets.json` beside the connection files keeps what must not change when files were copied to other hosts: the HMAC
+keys, the token secret, the CURVE pair and the ports (`core/model/secrets.py`). Every file is 0600, temp + rename; the engine file is
+written first and the client file last, both only once everything is bound, because readers take a file's existence as readiness.
 """
 
 from __future__ import annotations
@@ -16,38 +16,13 @@ import msgspec
 import zmq
 
 from clusterd.core.model import connection
+from clusterd.core.model.secrets import Keys, Secrets, secrets_name
 from clusterd.errors import ConnectionFileError
 from clusterd.system import files, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-SECRETS_FILE = "controller-secrets.json"
-
-
-class Secrets(msgspec.Struct):
-    """What outlives a controller with `reuse`. Keys in hex; `next_engine_id` because wire ids are never used twice.
-
-    `places`: where there are agents, for the successor of a controller that was killed; None where nobody has written it.
-    `stock_engines`: ids of stock engines by their names: these do not register again, they just go on beating.
-    """
-
-    client_key: str
-    engine_key: str
-    token_secret: str
-    curve_public: str
-    curve_secret: str
-    ports: dict[str, int] = {}
-    next_engine_id: int = 0
-    places: list[str] | None = None
-    stock_engines: dict[str, int] = {}
-    stock_key: str = msgspec.field(default_factory=lambda: secrets.token_hex(32))
-
-    @property
-    def token_secret_bytes(self) -> bytes:
-        """The token secret as bytes."""
-        return bytes.fromhex(self.token_secret)
 
 
 def new_secrets() -> Secrets:
@@ -59,12 +34,18 @@ def new_secrets() -> Secrets:
         token_secret=secrets.token_hex(32),
         curve_public=public.decode(),
         curve_secret=secret.decode(),
+        stock_key=secrets.token_hex(32),
     )
 
 
+def new_keys() -> Keys:
+    """Keys to take the place of others."""
+    return Keys(secrets.token_hex(32), secrets.token_hex(32), secrets.token_hex(32))
+
+
 def secrets_file(security: Path, cluster_id: str = "") -> Path:
-    """Where a controller keeps them: those of each cluster id apart, as its connection files are."""
-    return security / (f"controller-secrets-{cluster_id}.json" if cluster_id else SECRETS_FILE)
+    """Where a controller keeps them."""
+    return security / secrets_name(cluster_id)
 
 
 def load_secrets(path: Path) -> Secrets | None:
@@ -79,13 +60,15 @@ def load_secrets(path: Path) -> Secrets | None:
         return None
     try:
         kept = msgspec.json.decode(data, type=Secrets)
-        for key in (kept.client_key, kept.engine_key, kept.token_secret):
+        earlier = [key for old in kept.retired for key in (old.client_key, old.engine_key)]
+        for key in (kept.client_key, kept.engine_key, kept.token_secret, *earlier):
             bytes.fromhex(key)
     except ValueError as error:  # msgspec's errors are
         raise ConnectionFileError(
             f"{path} is damaged: {error}",
             hint="Remove it: new keys are made, and connection files copied elsewhere must be copied again.",
         ) from error
+    kept.stock_key = kept.stock_key or secrets.token_hex(32)  # of a release that had none
     return kept
 
 
@@ -126,15 +109,12 @@ class ConnectionFiles:
         self.engine_path = security / connection.file_name("engine", cluster_id)
         self._controller = controller.hex()
         self._content: dict[Path, connection.ConnectionFile] = {}
-        for path, side, key in (
-            (self.engine_path, "engine", content.engine_key),
-            (self.client_path, "client", content.client_key),
-        ):
+        for path, side in ((self.engine_path, "engine"), (self.client_path, "client")):
             endpoints = connection.NativeEndpoints(
                 format=connection.FORMAT,
                 data=addresses[f"{side}-data"],
                 control=addresses[f"{side}-control"],
-                key=key,
+                key="",
                 cluster=cluster,
                 controller=self._controller,
                 curve_serverkey=content.curve_public if curve else "",
@@ -145,11 +125,31 @@ class ConnectionFiles:
             self._content[path] = connection.ConnectionFile(
                 clusterd=endpoints, location=location, stock=stock.get(side)
             )
+        self.take_keys(content)
+
+    def take_keys(self, content: Secrets) -> None:
+        """Have these keys in what is written from now on."""
+        for path, key in ((self.engine_path, content.engine_key), (self.client_path, content.client_key)):
+            self._content[path].clusterd.key = key
+            stock = self._content[path].stock
+            if stock is not None:
+                stock.key = content.stock_key
 
     def write(self) -> None:
         """Write both, engine file first."""
-        for path, content in self._content.items():
-            files.atomic_write(path, connection.encode(content), durable=False)
+        self.write_engine()
+        self.write_client()
+
+    def write_engine(self) -> None:
+        """Write the engine file."""
+        self._write(self.engine_path)
+
+    def write_client(self) -> None:
+        """Write the client file."""
+        self._write(self.client_path)
+
+    def _write(self, path: Path) -> None:
+        files.atomic_write(path, connection.encode(self._content[path]), durable=False)
 
     def remove(self) -> None:
         """Remove them, unless another controller has written its own meanwhile."""

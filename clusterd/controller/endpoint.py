@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from clusterd.controller.gate import Gate
+    from clusterd.controller.keys import Key, Ring
     from clusterd.controller.servers import Server
     from clusterd.core.wire.messages import Limits
+    from clusterd.errors import ClusterdError
     from clusterd.system.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Endpoint:
     Args:
         server: that listens.
         name: client-data, client-control, engine-data or engine-control.
-        static_key: the HMAC key of this side.
+        keys: the HMAC keys of this side.
         controller: incarnation of this controller.
         cluster: its name.
         limits: what peers are told and held to.
@@ -85,7 +87,7 @@ class Endpoint:
         server: Server,
         name: str,
         *,
-        static_key: bytes,
+        keys: Ring,
         controller: bytes,
         cluster: str,
         limits: Limits,
@@ -99,7 +101,7 @@ class Endpoint:
         self._server = server
         self.tells_of_ends = server.tells_of_ends
         self.name = name
-        self._key = static_key
+        self._keys = keys
         self._controller = controller
         self._cluster = cluster
         self._limits = limits
@@ -212,25 +214,29 @@ class Endpoint:
 
     def _greet(self, routing_id: bytes, mac: bytes, header: bytes, payload: Sequence[Any], now: float) -> None:
         # A session message has seq > 0 and is not signed with the static key: it cannot pass for a Hello.
-        try:
-            hello = handshake.read_hello(self._key, self.name, mac, header)
-        except VersionMismatch as error:
-            self._send(routing_id, handshake.refuse(self._key, error.hello.nonce, error))  # type: ignore[attr-defined]
+        key = self._keys.of(mac, header)
+        if key is None:
+            if not _looks_like_session(header):
+                raise AuthenticationError("wrong signature")
+            # Its mac cannot be checked here, so the answer must be worth nothing to an attacker: it echoes 32 bytes and is
+            # believed only by who sent exactly these.
+            self.counters["unknown_session"] += 1
+            self._send(routing_id, handshake.reset(self._keys.present.value, mac))
             self._server.drop(routing_id)
-            raise
-        except AuthenticationError:
-            if _looks_like_session(header):
-                # Its mac cannot be checked here, so the answer must be worth nothing to an attacker: it echoes 32 bytes and is
-                # believed only by who sent exactly these.
-                self.counters["unknown_session"] += 1
-                self._send(routing_id, handshake.reset(self._key, mac))
-                self._server.drop(routing_id)
-                return
+            return
+        try:
+            hello = handshake.read_hello(key.value, self.name, mac, header)
+        except VersionMismatch as error:
+            self._refuse(routing_id, key, error.hello.nonce, error)  # type: ignore[attr-defined]
             raise
         if payload:
             raise WireError("a Hello has no payload")
+        if not key.is_accepted:
+            self.counters["old_key"] += 1
+            self._refuse(routing_id, key, hello.nonce, key.refusal())
+            return
         greeting, session = handshake.welcome(
-            self._key,
+            key.value,
             hello,
             challenge=os.urandom(handshake.NONCE_SIZE),
             controller=self._controller,
@@ -239,13 +245,17 @@ class Endpoint:
             has_digests=self._has_digests,
         )
         session.is_holding_acks = self._acks_when_flushed
-        connection = Connection(self, routing_id, session, hello, now)
+        connection = Connection(self, routing_id, session, hello, key, now)
         self.connections[routing_id] = connection
         self._unattached[routing_id] = connection
         self._server.welcome(routing_id)
         if len(self._unattached) > MAX_UNATTACHED:
             self.forget(next(iter(self._unattached.values())))
         self._send(routing_id, greeting)
+
+    def _refuse(self, routing_id: bytes, key: Key, nonce: bytes, error: ClusterdError) -> None:
+        self._send(routing_id, handshake.refuse(key.value, nonce, error))
+        self._server.drop(routing_id)
 
     def process_of(self, connection: Connection) -> ProcessIdentity | None:
         """Who is at the other end, where that is on this host and can be known."""
@@ -355,8 +365,14 @@ class Endpoint:
             if connection.owner is not None:
                 self._owner.disconnected(connection, reason, now)
 
-    def _reset(self, connection: Connection, mac: bytes, reason: str, now: float) -> None:
-        self._send(connection.routing_id, handshake.reset(self._key, mac))
+    def have_attach_again(self, connection: Connection, reason: str, now: float) -> None:
+        """End a connection in good order: its peer is told why, dials again with what its file says then, and goes on."""
+        connection.close_batch()
+        if not connection.is_gone:
+            self._reset(connection, connection.session.last_opened, reason, now, told=reason)
+
+    def _reset(self, connection: Connection, mac: bytes, reason: str, now: float, told: str = "") -> None:
+        self._send(connection.routing_id, handshake.reset(connection.key.value, mac, told))
         self.forget(connection)
         if connection.owner is not None:
             self._owner.disconnected(connection, reason, now)

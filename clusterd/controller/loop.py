@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.requests import Requests
+    from clusterd.controller.rotation import Rotation
     from clusterd.controller.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Loop:
         operations: Operations,
         requests: Requests,
         performer: Performer,
+        rotation: Rotation,
         wakeup: int,
         remember: Callable[[], None] = lambda: None,
     ) -> None:
@@ -69,6 +71,7 @@ class Loop:
         self._operations = operations
         self._requests = requests
         self._performer = performer
+        self._rotation = rotation
         self._wakeup = wakeup
         self._remember = remember
         # Stock clients and engines, where they are served.
@@ -168,6 +171,7 @@ class Loop:
         self._tasks.tick(now)
         self._operations.tick(now)
         self._performer.unblock(now)
+        self._rotation.tick(now)
         if self.front is not None:
             self.front.tick(now)
         if now >= self._next_sweep:
@@ -204,7 +208,7 @@ class Loop:
     def _timeout(self) -> int:
         now = time.monotonic()
         deadline = self._next_sweep
-        for part in (self._tasks, self._operations, self._hub.watch):
+        for part in (self._tasks, self._operations, self._hub.watch, self._rotation):
             due = part.next_deadline()
             if due is not None:
                 deadline = min(deadline, due)

@@ -23,6 +23,7 @@ from clusterd.controller import credentials, sockets
 from clusterd.controller.claim import claimed
 from clusterd.controller.compat.edge import Edge
 from clusterd.controller.compat.front import Front
+from clusterd.controller.compat.keys import stock_keys
 from clusterd.controller.compat.sockets import StockSockets
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
@@ -35,13 +36,13 @@ from clusterd.controller.options import parse
 from clusterd.controller.recorder import Recorder
 from clusterd.controller.recovery import Recovery
 from clusterd.controller.requests import Requests
+from clusterd.controller.rotation import Rotation
 from clusterd.controller.submits import MAX_TARGETS
 from clusterd.controller.tasks import Tasks
 from clusterd.controller.wire_ids import WireIds
 from clusterd.core.model.page import epoch_of
 from clusterd.core.model.task import Scheme
 from clusterd.core.scheduler import Scheduler, Settings
-from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import Limits
 from clusterd.errors import ClusterdError, LaunchError
 from clusterd.storage.taskstore.durable import DurableStore
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clusterd.core.model import launch
+    from clusterd.core.model.secrets import Secrets
     from clusterd.storage.taskstore.base import TaskStore
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,7 @@ class Controller:
         # Opened by `run`: until then nothing is kept.
         self.store: TaskStore = NoStore()
         self._ids = WireIds(self._secrets.next_engine_id, self._reserve_ids if spec.reuse else None)
+        self.rotation: Rotation
         self._limits = Limits(
             max_message=spec.max_message,
             max_tasks=spec.client_credit.tasks,
@@ -162,6 +165,7 @@ class Controller:
             cluster_id=spec.cluster_id,
         )
         loop, endpoints = self._assemble(bound, stock, wakeup)
+        self.rotation.files = connection_files
         _install_signals(loop, wakeup_write)
         if isinstance(self.store, DurableStore):
             self.store.on_commit = lambda: _wake(wakeup_write)
@@ -170,7 +174,7 @@ class Controller:
             held.callback(connection_files.remove)
         try:
             if self._spec.reuse:
-                credentials.save_secrets(self._secrets_file, self._secrets)
+                self._save_secrets(self._secrets)
             fault.point("controller.bound")
             connection_files.write()
         except OSError as error:
@@ -224,6 +228,7 @@ class Controller:
         def shut_down(reason: str) -> None:
             loop.ends_because = reason
 
+        rotation = self.rotation = Rotation(self._secrets, self._save_secrets if spec.reuse else None, time.monotonic())
         requests = Requests(
             hub,
             tasks,
@@ -233,6 +238,7 @@ class Controller:
             shut_down=shut_down,
             about=about,
             store=self.store,
+            rotation=rotation,
         )
 
         def remember() -> None:
@@ -240,6 +246,8 @@ class Controller:
             self._secrets.places = sorted({*hub.places, *recovery.places(time.monotonic())})
             if loop.front is not None:
                 self._secrets.stock_engines = loop.front.engines.known
+                if self._secrets.retired:
+                    self._secrets.retired[-1].stock_engines = loop.front.engines_with_earlier_key
             if self._spec.reuse:
                 self._keep_secrets()
 
@@ -249,13 +257,14 @@ class Controller:
             operations=operations,
             requests=requests,
             performer=performer,
+            rotation=rotation,
             wakeup=wakeup,
             remember=remember,
         )
         if stock is not None:
             edge = Edge(
                 stock,
-                jupyter.Signer(self._secrets.stock_key.encode()),
+                stock_keys(self._secrets, time.time()),
                 hub=hub,
                 tasks=tasks,
                 operations=operations,
@@ -267,17 +276,17 @@ class Controller:
                 is_curve=spec.stock == "curve",
                 store=self.store,
             )
-            loop.front = Front(edge)
-            loop.front.engines.expect(self._secrets.stock_engines)
-            for wire_id in self._secrets.stock_engines.values():
+            loop.front = rotation.front = Front(edge)
+            expected = self._secrets.engines_to_expect(time.time())
+            loop.front.engines.expect(expected)
+            for wire_id in expected.values():
                 recovery.stock_engine_expected(wire_id)
         loop.gate = self._promise(performer, recovery)
         for name, server in bound.servers.items():
-            key = self._secrets.client_key if name.startswith("client") else self._secrets.engine_key
             endpoints[name] = Endpoint(
                 server,
                 name,
-                static_key=bytes.fromhex(key),
+                keys=rotation.rings[name.partition("-")[0]],
                 controller=self._incarnation,
                 cluster=spec.cluster,
                 limits=self._limits,
@@ -288,6 +297,7 @@ class Controller:
                 max_unread=MAX_UNREAD if name.endswith("control") else None,
                 gate=loop.gate if name.endswith("data") else None,
             )
+        rotation.endpoints = endpoints
         return loop, endpoints
 
     def _promise(self, performer: Performer, recovery: Recovery) -> Gate | None:
@@ -337,9 +347,12 @@ class Controller:
         self._secrets.next_engine_id = end
         self._keep_secrets()
 
+    def _save_secrets(self, content: Secrets) -> None:
+        credentials.save_secrets(self._secrets_file, content)
+
     def _keep_secrets(self) -> None:
         try:
-            credentials.save_secrets(self._secrets_file, self._secrets)
+            self._save_secrets(self._secrets)
         except OSError as error:
             # A full disk ends no cluster. What a successor would know from it are ids, which it might give again, and whom to wait for.
             log.error("cannot keep %s: %s", self._secrets_file, error.strerror)  # noqa: TRY400

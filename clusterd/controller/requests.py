@@ -29,10 +29,11 @@ from clusterd.core.wire.messages import (
     Reply,
     Resubmit,
     ResumeSlots,
+    RotateKeys,
     SetDesired,
     Shutdown,
 )
-from clusterd.errors import WireError
+from clusterd.errors import ClusterdError, WireError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.peers import Client
+    from clusterd.controller.rotation import Rotation
     from clusterd.controller.tasks import Tasks
     from clusterd.storage.taskstore.base import TaskStore
 
-_OPERATORS_ONLY = (SetDesired, ResumeSlots, Drain, Shutdown)
+_OPERATORS_ONLY = (SetDesired, ResumeSlots, Drain, Shutdown, RotateKeys)
 
 
 class Requests:
@@ -56,6 +58,7 @@ class Requests:
         counters: what was dropped, by socket and reason.
         shut_down: called with a reason by Shutdown.
         store: the records of tasks.
+        rotation: of the keys.
         about: fixed facts for ControllerStatus: cluster, launch, controller, addresses, database.
     """
 
@@ -70,6 +73,7 @@ class Requests:
         shut_down: Callable[[str], None],
         about: dict[str, Any],
         store: TaskStore,
+        rotation: Rotation,
     ) -> None:
         self._hub = hub
         self._tasks = tasks
@@ -79,6 +83,7 @@ class Requests:
         self._shut_down = shut_down
         self._about = about
         self._store = store
+        self._rotation = rotation
         self._records = Records(store, tasks)
         self._pages = Pages(store, tasks)
         self._started = time.time()
@@ -132,6 +137,8 @@ class Requests:
                 self._say(client, *self._records.answer(client, message, now))
             case PageTasks() | DescribeTask() | PurgePage():
                 self._say(client, *self._pages.answer(message, now))
+            case RotateKeys():
+                self._rotate(client, message, now)
             case Shutdown():
                 self._say(client, Reply(message.request, {}))
                 self._shut_down(f"asked to by {client.name}")
@@ -141,6 +148,12 @@ class Requests:
     def _abort(self, client: Client, message: Abort, now: float) -> None:
         aborted = self._tasks.abort(client, message.tasks, message.targets, now)
         self._say(client, Reply(message.request, {"aborted": aborted}))
+
+    def _rotate(self, client: Client, message: RotateKeys, now: float) -> None:
+        try:
+            self._say(client, Reply(message.request, self._rotation.change(message.grace, now)))
+        except ClusterdError as error:
+            self._say(client, ErrorReply(message.request, error.code, error.message, error.hint))
 
     def _drain(self, client: Client, message: Drain, now: float) -> None:
         idle: list[int] = []
@@ -236,6 +249,7 @@ class Requests:
             "records": self._stored(),
             "functions": len(self._tasks.functions),
             "discarded": self._performer.discarded,
+            "keys": self._rotation.about(now),
             "dropped": {name: dict(counter) for name, counter in self._counters.items()},
         }
 

@@ -17,7 +17,7 @@ from clusterd.errors import LaunchError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from clusterd.controller.credentials import Secrets
+    from clusterd.core.model.secrets import Secrets
     from clusterd.core.wire.messages import Limits
 
 LOCAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")

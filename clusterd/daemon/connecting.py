@@ -95,6 +95,21 @@ class Publisher:
         """Try again what failed: something has changed that may have been the reason."""
         self._seen = None
 
+    def renew(self) -> Path | None:
+        """Have the copy say what the client file says now, also one that `connect --ipython` put there; None where there is none."""
+        try:
+            target = ipython.place(self._places.name)
+            owner = ipython.owner_of(target.read_bytes())
+            if owner is not None and (owner.cluster, owner.host) == (self._places.name, host_id()):
+                ipython.publish_file(self._source, target)
+                return target
+        except FileNotFoundError:
+            pass
+        except (ClusterdError, OSError) as error:
+            text = f"the copy of the client file in the IPython directory was not renewed: {error}"
+            self._story.tell("not_published", text, level=logging.WARNING)
+        return None
+
     def _publish(self) -> None:
         try:
             status = self._source.stat()

@@ -16,6 +16,7 @@ from clusterd.core.supervisor import events
 from clusterd.core.wire.messages import ControllerStatus
 from clusterd.daemon.connecting import connection_of
 from clusterd.daemon.engine_commands import command_engines
+from clusterd.daemon.key_rotation import rotate_keys
 from clusterd.daemon.logs import LogFiles, sources_of
 from clusterd.daemon.profiles import EFFECTS
 from clusterd.daemon.startup import default_set
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Logs,
         Restart,
         Resume,
+        RotateKey,
         Scale,
         Start,
         StatusQuery,
@@ -103,6 +105,7 @@ class Service:
             "tasks": about.get("tasks"),
             "clients": None if not about else len([c for c in about["clients"] if not c["is_operator"]]),
             "stock": self._stock(),
+            "keys": about.get("keys"),
             "warnings": self._warnings(),
             "daemon": {
                 "pid": os.getpid(),
@@ -216,6 +219,11 @@ class Service:
                 for change in changes
             ],
         }
+
+    async def rotate_key(self, request: RotateKey, caller: Caller) -> dict[str, Any]:
+        """Change the keys."""
+        self._tell("rotate-key", caller)
+        return {"cluster": self.name, **await rotate_keys(self._daemon, request.grace)}
 
     # --- inside ---
 

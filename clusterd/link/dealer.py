@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import clusterd
 from clusterd.core.wire.handshake import NONCE_SIZE, PeerHandshake, Refused
 from clusterd.core.wire.messages import Attached, Goodbye, Refuse
-from clusterd.errors import AuthenticationError, ClusterdError, LimitExceeded, WireError
+from clusterd.errors import AuthenticationError, ClusterdError, KeyChanged, LimitExceeded, WireError
 from clusterd.link.events import Down, Event, Received, Refusal, Up
 from clusterd.link.transport import UNIX, Gone, Transport, UnixTransport, ZmqTransport
 from clusterd.link.waiting import poll_once
@@ -90,6 +90,8 @@ class Link:
         self.welcome: Welcome | None = None
         # Why there is no connection, in a sentence; empty while attached.
         self.problem = "not dialled yet"
+        # The last refusals because the file has a key that was changed; none once attached.
+        self.outdated: list[Refused] = []
         # Resume token of this uuid; kept over connections.
         self.token = b""
         # Monotonic time of the last message from the controller.
@@ -265,9 +267,7 @@ class Link:
         self.is_sending = self._transport.send(frames)  # type: ignore[union-attr]
 
     def _transmit(self, frames: Sequence[Any]) -> None:
-        transport = self._transport
-        assert transport is not None  # noqa: S101 - there is a session
-        self.is_sending = transport.send(frames)
+        self.is_sending = self._transport.send(frames)  # type: ignore[union-attr]
 
     def _flush(self) -> None:
         while self._pending and self.state == "attached" and self.session is not None and self.session.has_window:
@@ -302,13 +302,9 @@ class Link:
             self._retry_later()
             return
         self.generation += 1
+        key, nonce = endpoints.static_key, os.urandom(NONCE_SIZE)
         self._handshake = PeerHandshake(
-            endpoints.static_key,
-            self._role,
-            self._channel,
-            os.urandom(NONCE_SIZE),
-            SOFTWARE,
-            has_digests=endpoints.has_digests,
+            key, self._role, self._channel, nonce, SOFTWARE, has_digests=endpoints.has_digests
         )
         self.state = "greeting"
         self.problem = f"no answer yet from {address}"
@@ -330,10 +326,10 @@ class Link:
         try:
             content = session.open(parts[0], parts[1] if len(parts) > 1 else b"", parts[2:])
         except AuthenticationError:
-            if handshake.is_reset(parts, session):
-                self._lose("the controller does not know this connection any more", events)
-                return
-            raise
+            if (reset := handshake.reset_of(parts, session)) is None:
+                raise
+            self._lose(reset.reason or "the controller does not know this connection any more", events)
+            return
         if self._keeps_unacked:
             unacked = self._unacked
             while unacked and unacked[0][0] <= session.acked:
@@ -355,6 +351,7 @@ class Link:
         self.token = attached.token
         self.state = "attached"
         self.problem = ""
+        self.outdated.clear()
         self._attached_at = time.monotonic()
         self._deadline = None
         is_new = welcome.controller != self._controller
@@ -370,6 +367,8 @@ class Link:
             if error.code == "token":
                 # A controller that has lost its token secret cannot know ours; it takes us as new if we say so.
                 self.token = b""
+            elif error.code == KeyChanged.code:
+                self.outdated = [*self.outdated[-9:], error]
             self._lose(f"refused: {error.message}", events)
 
     def _lose(self, reason: str, events: list[Event]) -> None:

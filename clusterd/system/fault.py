@@ -66,6 +66,15 @@ POINTS: dict[str, Point] = {
     "controller.release.half_done": Point(
         "controller", "what was committed is said; bare acknowledgements alone are missing"
     ),
+    "controller.rotate.secrets_kept": Point(
+        "controller", "new keys are in the secrets file; the connection files and this controller have the old ones"
+    ),
+    "controller.rotate.half_written": Point(
+        "controller", "new keys are in the secrets and in the engine file; clients still read the old one"
+    ),
+    "controller.rotate.written": Point(
+        "controller", "new keys are in all files; this controller has the old ones, and nobody was told"
+    ),
     "controller.flush.half_done": Point(
         "controller", "what a turn decided is sent to clients, nothing of it (dispatches, acknowledgements) to engines"
     ),
@@ -74,6 +83,9 @@ POINTS: dict[str, Point] = {
         "controller", "what a turn decided is sent, acknowledgements alone may be missing"
     ),
     "daemon.handle.after_actions": Point("daemon", "what an event means is durable and done, nobody was told"),
+    "daemon.rotate.before_publish": Point(
+        "daemon", "the controller has new keys and has written its files; the copy for IPython has the old one"
+    ),
     "daemon.start.after_spawn": Point("daemon", "a process runs, its identity is not in the journal"),
     "daemon.start.before_spawn": Point("daemon", "a launch is intended and its spec written, no process exists"),
     "engine.start.before_attach": Point("engine", "its identity file and page are there, no controller knows of it"),

@@ -140,7 +140,7 @@ class Peer:
         if not parts:
             return parts is not None
         assert hmac.compare_digest(parts[0], mac_of(self.static, parts[1]))
-        return unpack(parts[1])[4][0] == [RESET, offending_mac]
+        return unpack(parts[1])[4][0][:2] == [RESET, offending_mac]
 
     # --- handshake ---
 

@@ -15,6 +15,8 @@ from clusterd.controller.compat.names import name_of
 from clusterd.core.wire import jupyter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.peers import Engine
 
@@ -91,10 +93,15 @@ class Announcements:
             del self._gone[next(iter(self._gone))]
         self._leaving.append((self._edge.operations.now + LEAVING_SECONDS, engine.id, name_of(engine)))
 
-    def _say(self, what: str, content: dict[str, Any]) -> None:
+    def dismiss(self, signer: jupyter.Signer) -> None:
+        """Have clients that have this key close themselves, as at the end of the controller: they will hear nothing more."""
+        self._say("shutdown_notification", {"status": "ok"}, [signer])
+
+    def _say(self, what: str, content: dict[str, Any], signers: Sequence[jupyter.Signer] = ()) -> None:
         try:
             header = self._edge.header(what, time.time())
-            frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content))
-            self._edge.sockets.send("notification", frames)
+            for signer in signers or self._edge.signers_for(None):
+                frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content), signer)
+                self._edge.sockets.send("notification", frames)
         except Exception as error:  # noqa: BLE001 - whoever comes or goes does so without it
             self._edge.fail(f"the notice {what}", error)

@@ -49,7 +49,7 @@ class Clients:
         self.announcements = Announcements(edge)
         self.outbox = Outbox(edge)
         self.replies = Replies(edge, self.outbox, output, self.announcements)
-        self.sessions = self.replies.sessions = Sessions(edge, self.replies)
+        self.sessions = self.replies.sessions = edge.sessions = Sessions(edge, self.replies)
         self.intake = Intake(edge, self.sessions, self.replies, engines)
         self.control = Control(edge, self.sessions, self.replies, self.intake, engines)
         self.replies.on_ended = self.intake.ended
@@ -88,7 +88,11 @@ class Clients:
     def _reply(self, session: Session, message: jupyter.Message, answer: Answer, now: float) -> None:
         reply_type, content, buffers = answer
         parts = self._edge.sealed(
-            self._edge.header(reply_type, time.time()), message.header, jupyter.EMPTY, jupyter.json_of(content)
+            self._edge.header(reply_type, time.time()),
+            message.header,
+            jupyter.EMPTY,
+            jupyter.json_of(content),
+            session.signer,
         )
         self.outbox.send(session, "registration", [*message.identities, *parts, *buffers], now, is_needed=False)
 

@@ -50,7 +50,8 @@ class Commands:
     def _send(self, engine: Engine, msg_type: str, content: dict[str, Any]) -> str:
         edge = self._edge
         header = edge.header(msg_type, time.time())
-        frames = edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content))
+        signer = edge.keys.of_engine(engine.uuid)
+        frames = edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content), signer)
         try:
             is_sent = edge.sockets.send("control_engine", [engine.uuid, WORD, *frames])
         except ConnectionError:

@@ -12,6 +12,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.compat.keys import OldKey, StockKeys
 from clusterd.core.wire import jupyter
 from clusterd.errors import AuthenticationError, WireError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
+    from clusterd.controller.compat.sessions import Sessions
     from clusterd.controller.compat.sockets import Handler, StockSockets
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
@@ -35,7 +37,7 @@ class Edge:
 
     Args:
         sockets: bound.
-        signer: has the key of the connection files.
+        keys: of the connection files, present and earlier.
         hub, tasks, operations: the controller's parts.
         ping: seconds between two heartbeats.
         shut_down: ends the controller, with a reason.
@@ -49,7 +51,7 @@ class Edge:
     def __init__(
         self,
         sockets: StockSockets,
-        signer: jupyter.Signer,
+        keys: StockKeys,
         *,
         hub: Hub,
         tasks: Tasks,
@@ -63,7 +65,11 @@ class Edge:
         store: TaskStore,
     ) -> None:
         self.sockets = sockets
-        self.signer = signer
+        self.keys = keys
+        # Whose key the message is signed with that is being dealt with.
+        self.heard_with = keys.present
+        # All stock clients; set by who serves them.
+        self.sessions: Sessions
         self.hub = hub
         self.tasks = tasks
         self.operations = operations
@@ -121,10 +127,13 @@ class Edge:
         """A message that may be acted on; None for one that may not, which is counted."""
         try:
             message = jupyter.split(frames)
-            if message.signature or not self.is_curve:
-                self.signer.check(message)
+            # Whoever knows the CURVE key may have it from a file whose key was changed: from then on nothing passes unsigned.
+            if message.signature or not self.is_curve or self.keys.has_changed:
+                self.heard_with = self.keys.check(message)
         except jupyter.Replayed:
             self.counters["replayed"] += 1
+        except OldKey:
+            self.counters["old_key"] += 1
         except AuthenticationError:
             self.counters["bad_mac"] += 1
         except WireError as error:
@@ -155,7 +164,32 @@ class Edge:
         }
         return jupyter.json_of(header), msg_id
 
-    def sealed(self, header: bytes, parent: bytes, metadata: bytes, content: bytes) -> list[bytes]:
-        """The frames of a message from the delimiter on, signed, without buffers."""
-        signature = self.signer.sign(header, parent, metadata, content)
+    def sealed(
+        self,
+        header: bytes,
+        parent: bytes,
+        metadata: bytes,
+        content: bytes,
+        signer: jupyter.Signer | None = None,
+    ) -> list[bytes]:
+        """The frames of a message from the delimiter on, without buffers, signed with the present key, or another."""
+        signature = (signer or self.keys.present).sign(header, parent, metadata, content)
         return [jupyter.DELIMITER, signature, header, parent, metadata, content]
+
+    def relayed(self, message: jupyter.Message, signer: jupyter.Signer) -> list[Any]:
+        """The frames of a message that passes through, from the delimiter on, for who has this key; unchanged where that can be."""
+        if not self.keys.has_changed:
+            return message.frames
+        parts = (message.header, message.parent, message.metadata, message.content)
+        return [*self.sealed(*parts, signer), *message.buffers]
+
+    def signers_for(self, session: str | None) -> Sequence[jupyter.Signer]:
+        """The keys with which is signed what all clients can hear: that of the one whom it concerns, or (None) of all."""
+        keys = self.keys
+        if keys.earlier is None:
+            return (keys.present,)
+        known = None if session is None else self.sessions.named(session)
+        if known is not None:
+            return (known.signer,)
+        used = {each.signer for each in self.sessions.all() if keys.is_accepted(each.signer)}
+        return tuple(used) or (keys.present, keys.earlier)

@@ -15,6 +15,7 @@ import msgspec
 
 from clusterd.controller.compat import errand
 from clusterd.controller.compat.commands import Commands
+from clusterd.controller.compat.keys import MARK_SIZE
 from clusterd.controller.compat.registration import Registration
 from clusterd.controller.compat.results import again, result_of
 from clusterd.controller.dispatch import MAX_TOLD
@@ -24,7 +25,7 @@ from clusterd.core.wire.session import payload_digest
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.output import Output
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from clusterd.core.scheduler import actions
 
 # First byte of the word in front of a message: what comes back under it is the reply to a stock task, something for the client
-# whose routing id follows, or the reply to a native task; `commands` has one more.
+# whose key and routing id follow, or the reply to a native task; `commands` has one more.
 TASK: Final = b"\1"
 FORWARDED: Final = b"\2"
 ERRAND: Final = b"\4"
@@ -88,6 +89,11 @@ class Engines:
         """Names and ids of all that are there, or may come back: what a successor is to `expect`."""
         return self._registration.known
 
+    @property
+    def names(self) -> set[bytes]:
+        """Names of all that are there, are about to be, or may come back."""
+        return self._registration.names
+
     def expect(self, known: Mapping[str, int]) -> None:
         """Take back engines of an earlier controller when they beat: they do not register again."""
         self._registration.expect(known)
@@ -104,7 +110,8 @@ class Engines:
         header = request.header
         if action.attempt:
             header = again(header, action.attempt)
-        frames = self._edge.sealed(header, request.parent, request.metadata, request.content)
+        signer = self._edge.keys.of_engine(engine.uuid)
+        frames = self._edge.sealed(header, request.parent, request.metadata, request.content, signer)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *payload.frames], now)
 
     def _send_errand(self, engine: Engine, task: bytes, attempt: int, payload: Payload, now: float) -> None:
@@ -121,7 +128,8 @@ class Engines:
             self._later.append((engine.id, errand.refused(task, attempt, engine.name, error)))
             return
         word = ERRAND + attempt.to_bytes(4, "big") + task
-        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.EMPTY)
+        signer = self._edge.keys.of_engine(engine.uuid)
+        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.EMPTY, signer)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *buffers], now)
 
     def command(self, engine: Engine, command: str, number: int) -> str:
@@ -154,8 +162,17 @@ class Engines:
 
     def _forward(self, socket: str, engine: Engine, message: jupyter.Message, now: float) -> None:
         if engine.door is self:
-            word = FORWARDED + message.identities[0]
-            self._send(socket, engine.uuid, [engine.uuid, word, *message.frames], now)
+            keys = self._edge.keys
+            word = FORWARDED + keys.mark_of(self._edge.heard_with) + message.identities[0]
+            frames = self._edge.relayed(message, keys.of_engine(engine.uuid))
+            self._send(socket, engine.uuid, [engine.uuid, word, *frames], now)
+
+    # --- keys ---
+
+    def refuse(self, names: Iterable[bytes], now: float) -> None:
+        """The key that these have is not accepted any more: they are lost, and cannot come back."""
+        for name in names:
+            self._registration.refuse(name, now)
 
     # --- sending ---
 
@@ -200,7 +217,7 @@ class Engines:
             return
         engine.last_heard = now
         if word[:1] == FORWARDED:
-            self._back("mux", word, name, message.frames)
+            self._back("mux", word, name, message)
             return
         if word[:1] not in {TASK, ERRAND} or len(word) < 6:
             raise WireError("a reply to nothing that was sent")
@@ -234,16 +251,22 @@ class Engines:
         engine = self._edge.hub.engines.get(name)
         if engine is not None:
             engine.last_heard = now
-        if word[:1] == FORWARDED:
-            self._back("control", word, name, frames[at:])
-            return
         message = self._edge.open(frames)
-        if message is not None:
+        if message is None:
+            return
+        if word[:1] == FORWARDED:
+            self._back("control", word, name, message)
+        else:
             self._commands.answered(name, message)
 
-    def _back(self, channel: str, word: bytes, name: bytes, frames: Sequence[Any]) -> None:
+    def _back(self, channel: str, word: bytes, name: bytes, message: jupyter.Message) -> None:
+        signer = self._edge.keys.marked(word[1 : 1 + MARK_SIZE])
+        if signer is None:
+            self._edge.counters["old_key"] += 1
+            return
         try:
-            is_sent = self._edge.sockets.send(channel, [word[1:], name, *frames])
+            frames = self._edge.relayed(message, signer)
+            is_sent = self._edge.sockets.send(channel, [word[1 + MARK_SIZE :], name, *frames])
         except ConnectionError:
             is_sent = False
         if not is_sent:
@@ -260,6 +283,7 @@ class Engines:
             engine = self._edge.hub.engines.get(header.session.encode("utf-8", "replace"))
             if engine is not None and engine.door is self:
                 self._registration.left(engine, "it shut down", now)
+        session: str | None = None
         if message.parent != jupyter.EMPTY:
             try:
                 parent = _decode_parent(message.parent)
@@ -267,8 +291,9 @@ class Engines:
                 raise WireError(f"parent header: {error}") from error
             if parent.session == self._edge.session:
                 return  # of a native task or a command of ours: no stock client waits for it
+            session = parent.session
             self._record(parent.msg_id, header.msg_type, message.content)
-        self._output.relay(frames)
+        self._output.relay(message, session)
 
     def _record(self, msg_id: str, what: str, content: bytes) -> None:
         recorder = self._edge.tasks.recorder

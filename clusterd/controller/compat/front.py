@@ -38,6 +38,40 @@ class Front:
         else:
             self.clients.query(message, header, now)
 
+    # --- keys ---
+
+    def change_key(self, key: str) -> None:
+        """Have another key; whoever is there has the one that was the present one until now."""
+        self._edge.keys.change(key, self.engines.names)
+
+    def refuse_earlier_key(self, now: float) -> None:
+        """Refuse who has an earlier key; clients are told in the only words that they know."""
+        keys = self._edge.keys
+        is_used = keys.is_inherited or any(session.signer is keys.earlier for session in self.clients.sessions.all())
+        if keys.earlier is not None and is_used:
+            self.clients.announcements.dismiss(keys.earlier)
+        self.engines.refuse(keys.refuse_earlier(), now)
+
+    @property
+    def engines_with_earlier_key(self) -> list[str]:
+        """Their names; a successor is to know them."""
+        return sorted(name.decode("ascii") for name in self._edge.keys.engines)
+
+    def using_old(self, now: float) -> dict[str, list[str]]:
+        """Who has an earlier key, by kind, in words for people."""
+        keys, hub = self._edge.keys, self._edge.hub
+        there = {name: engine.name for name, engine in hub.engines.items() if engine.door is not None}
+        return {
+            "stock_engines": sorted(there.get(name, name.decode("ascii")) for name in keys.engines),
+            "stock_clients": [
+                f"{session.client.user or 'somebody'}, heard {now - session.last_heard:.0f} s ago"
+                for session in self.clients.sessions.all()
+                if session.signer is keys.earlier
+            ],
+        }
+
+    # --- for the loop ---
+
     @property
     def descriptors(self) -> list[int]:
         """What to poll for reading."""

@@ -48,6 +48,9 @@ class Outbox:
 
     def send(self, session: Session, channel: str, frames: list[Any], now: float, *, is_needed: bool = True) -> None:
         """Send a message; `frames` begin with the routing id. `is_needed`: a result, never dropped for want of room."""
+        if not self._edge.keys.is_accepted(session.signer):
+            self._edge.counters["old_key"] += 1
+            return
         key = (channel, frames[0])
         size = MESSAGE_BYTES + sum(map(len, frames))
         queue = session.waiting.get(key)

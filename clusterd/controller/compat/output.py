@@ -51,10 +51,11 @@ class Output:
         elif word[:1] == b"\0":
             self._prefixes.discard(word[1:])
 
-    def relay(self, frames: Sequence[Any]) -> None:
-        """Pass on, unchanged, what a stock engine publishes."""
+    def relay(self, message: jupyter.Message, session: str | None) -> None:
+        """Pass on what a stock engine publishes; `session`: whose task it is of, None where that is not said."""
         if self._prefixes:
-            self._edge.sockets.send("iopub", frames)
+            for signer in self._edge.signers_for(session):
+                self._edge.sockets.send("iopub", [*message.identities, *self._edge.relayed(message, signer)])
 
     def idle(self, engine: Engine | None, origin: Origin) -> None:
         """Say that all output of a task has been published."""
@@ -63,7 +64,7 @@ class Output:
 
     def _status(self, engine: Engine, origin: Origin, state: bytes) -> None:
         metadata = jupyter.json_of({"engine": name_of(engine)})
-        self._publish(engine, "status", origin.header, metadata, state, ())
+        self._publish(engine, "status", origin, metadata, state, ())
 
     def _published(
         self, engine: Engine, message: Published, frames: Sequence[Any], digests: Sequence[bytes], _now: float
@@ -76,20 +77,19 @@ class Output:
                 return  # of a task that has ended, or of no stock client
             if not self._prefixes:
                 return
-            parent = jupyter.EMPTY
-            if origin is not None:
-                parent = origin.header
-                if not origin.has_shown:
-                    origin.has_shown = True
-                    self._status(engine, origin, _BUSY)
-            self._publish(engine, message.what, parent, message.metadata, message.content, frames)
+            if origin is not None and not origin.has_shown:
+                origin.has_shown = True
+                self._status(engine, origin, _BUSY)
+            self._publish(engine, message.what, origin, message.metadata, message.content, frames)
         except Exception as error:  # noqa: BLE001 - the engine's connection goes on
             self._edge.fail("output of a task", error)
 
     def _publish(
-        self, engine: Engine, what: str, parent: bytes, metadata: bytes, content: bytes, frames: Sequence[Any]
+        self, engine: Engine, what: str, origin: Origin | None, metadata: bytes, content: bytes, frames: Sequence[Any]
     ) -> None:
         edge = self._edge
+        parent, session = (jupyter.EMPTY, None) if origin is None else (origin.header, origin.session)
         header = edge.header(what, time.time(), name_of(engine))
         topic = f"engine.{engine.id}.{what}".encode()
-        edge.sockets.send("iopub", [topic, *edge.sealed(header, parent, metadata, content), *frames])
+        for signer in edge.signers_for(session):
+            edge.sockets.send("iopub", [topic, *edge.sealed(header, parent, metadata, content, signer), *frames])

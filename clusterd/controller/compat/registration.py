@@ -82,6 +82,12 @@ class Registration:
         engines.update((name, self._given_up[name]) for name in self._expected if name in self._given_up)
         return {name.decode("ascii"): wire_id for name, wire_id in engines.items()}
 
+    @property
+    def names(self) -> set[bytes]:
+        """Names of all that are there, are about to be, or may come back."""
+        there = {name for name, engine in self._edge.hub.engines.items() if engine.door is self._door}
+        return {*there, *self._joining, *self._given_up}
+
     def expect(self, known: Mapping[str, int]) -> None:
         """These were there at an earlier controller: as good as given up, until they beat."""
         for name, wire_id in known.items():
@@ -106,6 +112,10 @@ class Registration:
         former = self._given_up.pop(uuid, None)
         if former is not None:
             self._edge.hub.break_promise(former)
+        if self._edge.heard_with is self._edge.keys.earlier:
+            self._edge.keys.engines.add(uuid)
+        else:
+            self._edge.keys.engines.discard(uuid)
         period = self._edge.ping
         self._joining[uuid] = Joining(wire_id, now + max(MIN_JOINING, 10 * period))
         self._hearts.hurry(now)
@@ -131,7 +141,7 @@ class Registration:
     def _reply(self, message: jupyter.Message, content: dict[str, Any]) -> None:
         edge = self._edge
         header = edge.header("registration_reply", time.time())
-        frames = edge.sealed(header, message.header, jupyter.EMPTY, jupyter.json_of(content))
+        frames = edge.sealed(header, message.header, jupyter.EMPTY, jupyter.json_of(content), edge.heard_with)
         try:
             edge.sockets.send("registration", [*message.identities, *frames])
         except ConnectionError:
@@ -162,6 +172,19 @@ class Registration:
     def told_to_end(self, engine: Engine, by: str) -> None:
         """What comes of it was asked for."""
         self._told[engine.uuid] = by
+
+    def refuse(self, name: bytes, now: float) -> None:
+        """The key of this engine is not accepted any more: what it says is not heard, and its heart counts for nothing."""
+        if name in self._joining:
+            self._let_go(name)
+        if name in self._given_up:
+            self._edge.hub.break_promise(self._given_up.pop(name))
+            self._expected.discard(name)
+        engine = self._edge.hub.engines.get(name)
+        if engine is not None and engine.door is self._door:
+            self._ended.add(name)
+            cause = "the key of this cluster was changed, and it has the one before: start it again"
+            self._edge.hub.watch.engine_exited(engine, Loss(cause), now)
 
     def _end(self, engine: Engine, end: Loss, now: float) -> None:
         if engine.uuid in self._ended:

@@ -162,13 +162,14 @@ class Replies:
         if origin.channel in _UNANSWERED:
             return
         if reply.header:
-            signature = reply.signature or self._edge.signer.sign(
-                reply.header, origin.header, reply.metadata, reply.content
-            )
-            parts = [jupyter.DELIMITER, signature, reply.header, origin.header, reply.metadata, reply.content]
+            said = (reply.header, origin.header, reply.metadata, reply.content)
+            # As the engine signed it, where both are sure to have the same key.
+            is_as_signed = reply.signature and not self._edge.keys.has_changed
+            signature = reply.signature if is_as_signed else session.signer.sign(*said)
+            parts = [jupyter.DELIMITER, signature, *said]
         else:
             header = self._edge.header(origin.reply_type, result.finished, name)
-            parts = self._edge.sealed(header, origin.header, reply.metadata, reply.content)
+            parts = self._edge.sealed(header, origin.header, reply.metadata, reply.content, session.signer)
         hops = [origin.route] if origin.channel == "broadcast" else [origin.route, name.encode()]
         self._outbox.send(session, origin.channel, [*hops, *parts, *frames], now)
 
@@ -215,7 +216,7 @@ class Replies:
             return
         # apply_reply also where an execute_request asked: what ipcontroller does, and what clients of all versions take.
         header = self._edge.header(origin.reply_type, time.time())
-        parts = self._edge.sealed(header, origin.header, metadata, content)
+        parts = self._edge.sealed(header, origin.header, metadata, content, session.signer)
         hops = [origin.route, origin.name] if origin.name and origin.channel != "broadcast" else [origin.route]
         # A flood of requests that cannot be done is bounded by what its sender reads of the answers, and by nothing else.
         self._outbox.send(session, origin.channel, [*hops, *parts, *frames], now, is_needed=bool(frames))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.doors import ClientDoor
     from clusterd.controller.peers import Client
-    from clusterd.core.wire.jupyter import Header
+    from clusterd.core.wire.jupyter import Header, Signer
 
 MAX_TASKS: Final = 1_000_000
 """Unfinished tasks of one client. It has no way to be told to wait, and ipyparallel knows no bound: this is one on memory."""
@@ -38,12 +38,14 @@ class Session:
         waiting: by channel and route: (frames, bytes) that the socket did not take.
         waiting_bytes: of all of them.
         held_bytes: of large messages that ZeroMQ holds for it.
+        signer: the key that it has.
     """
 
-    __slots__ = ("client", "held_bytes", "last_heard", "name", "tasks", "waiting", "waiting_bytes")
+    __slots__ = ("client", "held_bytes", "last_heard", "name", "signer", "tasks", "waiting", "waiting_bytes")
 
-    def __init__(self, name: str, client: Client) -> None:
+    def __init__(self, name: str, client: Client, signer: Signer) -> None:
         self.name = name
+        self.signer = signer
         self.client = client
         self.tasks = 0
         self.last_heard = client.last_heard
@@ -74,6 +76,10 @@ class Sessions:
         """The session of a client of the hub."""
         return self._by_handle.get(client.handle)
 
+    def named(self, name: str) -> Session | None:
+        """The session with this id."""
+        return self._by_name.get(name)
+
     def all(self) -> list[Session]:
         """Every one."""
         return list(self._by_name.values())
@@ -83,6 +89,10 @@ class Sessions:
         session = self._by_name.get(header.session)
         if session is None:
             session = self._admit(header, now)
+        if session.signer is not self._edge.heard_with:
+            if session.signer is self._edge.keys.present:
+                raise WireError("a message of a stock client, signed with an earlier key than that client has")
+            session.signer = self._edge.heard_with
         session.last_heard = session.client.last_heard = now
         return session
 
@@ -96,7 +106,7 @@ class Sessions:
         client = self._edge.hub.admit_client(uuid, self._door, now)
         client.label, client.user = "ipyparallel", header.username[:_MAX_NAME]
         self._edge.tasks.handle(events.ClientAttached(client.handle, MAX_TASKS, MAX_TASK_BYTES, True), now)
-        session = Session(header.session, client)
+        session = Session(header.session, client, self._edge.heard_with)
         self._by_name[session.name] = self._by_handle[client.handle] = session
         return session
 

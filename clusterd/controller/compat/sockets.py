@@ -18,7 +18,7 @@ from clusterd.errors import LaunchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from clusterd.controller.credentials import Secrets
+    from clusterd.core.model.secrets import Secrets
 
     Handler = Callable[[list[bytes], float], None]
 

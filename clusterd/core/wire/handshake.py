@@ -120,15 +120,16 @@ class PeerHandshake:
         decoder = codec.DOWN[self._hello.role, self._hello.channel]
         return Session(up, down, decoder, answer.limits, has_digests=self._has_digests)
 
-    def is_reset(self, parts: Sequence[Any], session: Session) -> bool:
-        """True when this message, which the session cannot verify, is the controller's genuine Reset for it."""
+    def reset_of(self, parts: Sequence[Any], session: Session) -> Reset | None:
+        """This message, which the session cannot verify, as the controller's genuine Reset for it; None where it is none."""
         if len(parts) != 2:
-            return False
+            return None
         try:
             answer = _verified(self._key, codec.HANDSHAKE_DOWN, bytes(parts[0]), bytes(parts[1]))
         except WireError:
-            return False
-        return isinstance(answer, Reset) and hmac.compare_digest(answer.echo, session.last_mac)
+            return None
+        is_genuine = isinstance(answer, Reset) and hmac.compare_digest(answer.echo, session.last_mac)
+        return answer if is_genuine else None
 
 
 def read_hello(static_key: bytes, endpoint: str, mac: bytes, header: bytes) -> Hello:
@@ -188,6 +189,6 @@ def refuse(static_key: bytes, nonce: bytes, error: ClusterdError) -> list[bytes]
     return _signed(static_key, Refuse(nonce, error.code, error.message, error.hint))
 
 
-def reset(static_key: bytes, offending_mac: bytes) -> list[bytes]:
-    """Frames of a Reset for a session message that this controller cannot know."""
-    return _signed(static_key, Reset(offending_mac))
+def reset(static_key: bytes, echo: bytes, reason: str = "") -> list[bytes]:
+    """Frames of a Reset for a session message that this controller cannot know, or after the last one of a session that it ends."""
+    return _signed(static_key, Reset(echo, reason))

@@ -231,6 +231,11 @@ class Signer:
         outer.update(inner.digest())
         return outer.hexdigest().encode()
 
+    def has_signed(self, message: Message) -> bool:
+        """Whether it is signed with this key."""
+        expected = self.sign(message.header, message.parent, message.metadata, message.content)
+        return hmac.compare_digest(expected, message.signature)
+
     def check(self, message: Message) -> None:
         """Let a message pass once.
 

@@ -102,9 +102,10 @@ class Refuse(Message, tag=3):
 
 
 class Reset(Message, tag=4):
-    """I do not know your session. `echo` is the mac of the message that is answered."""
+    """I do not know your session, or want it begun anew: `reason`. `echo` is the mac of the message that is answered, or came last."""
 
     echo: bytes
+    reason: str = ""
 
 
 # --- attaching -------------------------------------------------------------------------------------------------------
@@ -498,6 +499,16 @@ class PurgePage(Message, tag=58):
     before: Order = 0
 
 
+class RotateKeys(Message, tag=59):
+    """Operator: make new keys, and write them to the files; the present ones are accepted for `grace` seconds more.
+
+    Reply: {"changed_at", "until", "using_old": {"clients", "engines", "agents": [names]}, "files": [paths]}; no key is in it.
+    """
+
+    request: int
+    grace: Seconds = 60.0
+
+
 class EngineInfo(Message):
     """One registered engine. `state`: idle, busy, suspect, draining."""
 
@@ -682,6 +693,7 @@ ClientControlUp: TypeAlias = (
     | PageTasks
     | DescribeTask
     | PurgePage
+    | RotateKeys
     | Goodbye
 )
 ClientControlDown: TypeAlias = (

@@ -92,6 +92,7 @@ class Session:
         "is_broken",
         "is_holding_acks",
         "last_mac",
+        "last_opened",
         "limits",
         "must_ack",
         "owes_ack",
@@ -144,6 +145,8 @@ class Session:
         self.is_broken = False
         # Mac of the last message sealed: what a Reset must echo.
         self.last_mac = b""
+        # Mac of the last message opened: what a Reset that answers nothing echoes.
+        self.last_opened = b""
 
     def seal(
         self, messages: Sequence[Any], payload: Sequence[Any] = (), digests: list[bytes] | None = None
@@ -207,6 +210,7 @@ class Session:
             self.is_broken = seq > self.received
             raise Replayed(f"message {seq} where {self.received + 1} is due")
         self.received = seq
+        self.last_opened = mac
         if not self.is_holding_acks:
             self.dealt_with = seq
         if content.messages:

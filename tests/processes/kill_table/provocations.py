@@ -147,6 +147,23 @@ def _scale_up(scene, row):
     succeed_daemon(scene, row)
 
 
+@provocation("change the keys")
+def _change_the_keys(scene, row):
+    prepared(scene, row)
+    loaded(scene, row)
+    old, _ = scene.keys()
+    scene.arm()
+    scene.change_keys()
+    scene.await_fault(row.moment)
+    if row.process == "controller":
+        another(scene, "controller")
+    scene.open_gate()
+    succeed_daemon(scene, row)
+    kept, in_files = scene.keys()
+    assert kept == in_files
+    assert set(kept).isdisjoint(old)
+
+
 @provocation("die while the controller is busy")
 def _die_while_the_controller_is_busy(scene, row):
     prepared(scene, row)

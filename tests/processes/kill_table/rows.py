@@ -126,6 +126,14 @@ CONTROLLER_ROWS = [
     Row("controller", "while tasks wait for others, of which some have ended",
         "What has ended is in the store: they wait for the rest only, and run once.",
         "kill the controller with dependencies", durable="process", replaced=only("controller")),
+    *(
+        Row("controller", point, f"{what} {_CONTROLLER}", "change the keys", replaced=only("controller"))
+        for point, what in (
+            ("controller.rotate.secrets_kept", "Its successor has the new keys, accepts the old ones, and writes the files."),
+            ("controller.rotate.half_written", "Engines come with the new key, clients with the old one: both are accepted."),
+            ("controller.rotate.written", "Peers read the new keys, which its successor has."),
+        )
+    ),
     Row("controller", "idle", "It is back in the time that a process takes to start; clients and engines notice nothing.",
         "kill the controller", replaced=only("controller")),
     Row("controller", "while both engines run a task and 48 wait",
@@ -253,6 +261,8 @@ DAEMON_ROWS = [
         "replace the agent", replaced=AGENT | only("daemon")),
     Row("daemon", "files.atomic_write.before_rename", f"The old file is in place, or none; the start is begun again. {_DAEMON}",
         "replace the controller", replaced=only("daemon", "controller")),
+    Row("daemon", "daemon.rotate.before_publish", f"The keys are changed; the next daemon renews what it publishes. {_DAEMON}",
+        "change the keys", replaced=only("daemon")),
     *(
         Row("daemon", point, _BIRTH, "first start")
         for point in (

@@ -6,6 +6,7 @@ Everything is waited for as a state (`tests.waiting.until`, the daemon's long po
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import clusterd
-from clusterd.errors import ControlError
+from clusterd.errors import ControlError, ControllerLost
 from tests.processes.cluster import Cluster
 from tests.waiting import until
 
@@ -170,6 +171,18 @@ class Scene(Cluster):
             return False
         self.acknowledged = count
         return True
+
+    def change_keys(self):
+        """Have the keys changed; whoever is killed by it gives no answer."""
+        with contextlib.suppress(ControlError, ControllerLost):
+            self.client.post(f"{self.path}/rotate-key", {"grace": LIMIT})
+
+    def keys(self):
+        """(client key, engine key) of the secrets file, and of the connection files."""
+        security = self.state / "security"
+        kept = json.loads((security / "controller-secrets.json").read_bytes())
+        files = [json.loads((security / f"ipcontroller-{side}.json").read_bytes()) for side in ("client", "engine")]
+        return (kept["client_key"], kept["engine_key"]), tuple(each["clusterd"]["key"] for each in files)
 
     def succeed(self):
         """Start the next daemon; the last one must have been killed."""

@@ -74,6 +74,9 @@ class FakeService:
     async def command_engines(self, command, request, caller):
         return await self._note(f"engines {command}", request, caller)
 
+    async def rotate_key(self, request, caller):
+        return await self._note("rotate-key", request, caller)
+
     async def reload(self, caller):
         raise ProfileError("local.yaml:3:5: unknown key `nn`", hint="did you mean `n`?")
 

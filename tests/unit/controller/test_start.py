@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_later_ends_nothing(spec, monkeypatch, caplog):
     ],
 )
 def test_damaged_secrets_are_named(isolated, content):
-    path = isolated.root / credentials.SECRETS_FILE
+    path = isolated.root / credentials.secrets_name()
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(ConnectionFileError, match=r"controller-secrets\.json is damaged"):

@@ -82,7 +82,7 @@ class Peer:
 
     numbers = itertools.count(1)
 
-    def __init__(self, world: World, role: str, channel: str, uuid: bytes | None = None):
+    def __init__(self, world: World, role: str, channel: str, uuid: bytes | None = None, key: bytes | None = None):
         self.world = world
         self.role, self.channel = role, channel
         self.endpoint = codec.ENDPOINT_OF[role, channel]
@@ -92,7 +92,7 @@ class Peer:
         self.uuid = uuid or os.urandom(16)
         self.token = b""
         self.session: Session | None = None
-        key = bytes.fromhex(
+        self.key = key = key or bytes.fromhex(
             world.controller._secrets.engine_key
             if role in {"engine", "agent"}
             else world.controller._secrets.client_key
@@ -101,6 +101,8 @@ class Peer:
         # Messages with their payload, as they came; those that came and were not looked at by `heard`.
         self._heard: list = []
         self.is_reset = False
+        # What the Reset said.
+        self.reason = ""
 
     # --- saying ---
 
@@ -152,8 +154,8 @@ class Peer:
     def read(self) -> None:
         """Read all that the controller has said; acknowledge it with the next word."""
         for parts in self.server.told.pop(self.id, []):
-            if self.session is not None and self.handshake.is_reset(parts, self.session):
-                self.is_reset = True
+            if self.session is not None and (reset := self.handshake.reset_of(parts, self.session)):
+                self.is_reset, self.reason = True, reset.reason
                 continue
             content = self.session.open(parts[0], parts[1], parts[2:])
             at = 0

@@ -301,9 +301,9 @@ def test_only_the_reset_for_the_last_message_is_believed():
     peer = peer_handshake.receive(answer)
     old = peer.seal([submit(1)])[0]
     last = peer.seal([submit(2)])[0]
-    assert peer_handshake.is_reset(handshake.reset(KEY, last), peer)
-    assert not peer_handshake.is_reset(handshake.reset(KEY, old), peer)
-    assert not peer_handshake.is_reset(handshake.reset(b"x" * 32, last), peer)
+    assert peer_handshake.reset_of(handshake.reset(KEY, last), peer)
+    assert not peer_handshake.reset_of(handshake.reset(KEY, old), peer)
+    assert not peer_handshake.reset_of(handshake.reset(b"x" * 32, last), peer)
 
 
 @given(st.tuples(st.integers(-5, 9), st.integers(-5, 9)))

@@ -1,0 +1,69 @@
+"""`clusterctl rotate-key`: new keys in all files; the answer names who still uses the old ones, and until when they may."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from clusterctl.options import as_json
+from clusterctl.output.answer import print_answer
+from clusterctl.output.text import key_lines, moment
+
+if TYPE_CHECKING:
+    from clusterctl.target import Target
+
+__all__ = ["rotate_key"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+LONGEST = 604_800.0
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
+    """Read `60`, `60s`, `5min` or `1h`."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    try:
+        seconds = float(number) * _UNITS[text[len(number) :].strip() or "s"]
+    except (ValueError, KeyError):
+        raise click.BadParameter(f"{text!r} is not a time such as 60s, 5min or 1h") from None
+    if not 0 <= seconds <= LONGEST:
+        raise click.BadParameter(f"{text!r} is not between 0 and a week")
+    return seconds
+
+
+@click.command()
+@click.option(
+    "--grace",
+    callback=_seconds,
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old keys are accepted beside the new ones.",
+)
+@click.option(
+    "--now", is_flag=True, help="Refuse the old keys at once, also those of a change whose grace is not over."
+)
+@as_json
+@click.pass_obj
+def rotate_key(target: Target, *, grace: float, now: bool, is_json: bool) -> None:
+    """Change the keys of the cluster: after a connection file was seen by others, or as a matter of routine.
+
+    Nothing that runs is lost. Engines, agents and clients of clusterd read their connection file again and go on; who has a
+    copy of it (on another host, say) must renew the copy within the grace. ipyparallel's engines and clients read their file
+    once: they go on until the grace is over, get no answer afterwards, and have to be started again.
+
+    The HMAC keys of clients, engines and ipyparallel are changed. The CURVE pair (`stock: curve`, and links between hosts) is
+    not: that would need other ports. It admits nobody to work, but who has the old file and reaches the ports can still listen
+    to what ipyparallel's tasks print. To change that, too, or if controller-secrets.json itself was read by others: stop the
+    cluster, remove that file, and start the cluster again.
+    """
+    answer = target.client(timeout=30.0).post(f"{target.path}/rotate-key", {"grace": 0.0 if now else grace})
+    lines = [f"{target.name}: the keys were changed at {moment(answer['changed_at'])}"]
+    if answer["where"] == "files":
+        lines[0] += ", in the files: no controller runs"
+    lines += [f"  written: {file}" for file in answer["files"]]
+    if answer["ipython_file"]:
+        lines.append(f"  written: {answer['ipython_file']}")
+    lines += [f"  {line}" for line in key_lines(answer, time.time())]
+    print_answer(answer, lines, is_json=is_json)
