@@ -5,6 +5,7 @@ A record says what was; where a task is that has not ended, whoever runs it has 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from clusterd.core.wire.codec import encode
@@ -12,7 +13,7 @@ from clusterd.errors import BadQuery, UnknownTask
 from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import request_buffers, result_buffers
-from clusterd.storage.taskstore.told import patterns_of, short_id, state_of, told
+from clusterd.storage.taskstore.told import patterns_of, short_id, sibling_of, state_of, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -125,18 +126,20 @@ class Teller:
         return task
 
     def _meant(self, text: str) -> str:
-        try:
-            return self._records.get(text, buffers=False).msg_id
-        except UnknownTask:
-            pass
+        guesses = [text]
+        if (sibling := sibling_of(text)) and (some := self._records.named(sibling[0], 1)):
+            guesses.append(some[0][: -len(sibling[1])] + sibling[1])
+        for guess in guesses:
+            with contextlib.suppress(UnknownTask):
+                return self._records.get(guess, buffers=False).msg_id
         for pattern in patterns_of(text):
             found = self._records.named(pattern, _MAX_NAMED + 1)
             if len(found) == 1:
                 return found[0]
             if found:
-                some = ", ".join(short_id(name) for name in sorted(found)[:_MAX_NAMED])
+                names = ", ".join(short_id(name) for name in sorted(found)[:_MAX_NAMED])
                 more = ", ..." if len(found) > _MAX_NAMED else ""
-                raise BadQuery(f"{text} may be any of several tasks: {some}{more}", hint="Write more of the id.")
+                raise BadQuery(f"{text} may be any of several tasks: {names}{more}", hint="Write more of the id.")
         unknown = UnknownTask(text)
         unknown.hint = "It may be too old, or may have been purged; `clusterctl tasks list` has the ids."
         raise unknown

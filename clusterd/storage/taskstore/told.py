@@ -35,6 +35,9 @@ _OUTCOMES: Final = {
 _SHORT: Final = re.compile(r"(?P<head>[0-9A-Za-z]{1,8})-(?P<number>[0-9A-Za-z]+)\Z")
 _NATIVE: Final = re.compile(r"[0-9a-f]{32}\Z")
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_.:-]+\Z")
+_HEX: Final = frozenset("0123456789abcdef")
+_HEAD: Final = 8
+_NUMBER: Final = 16
 _MAX_NAME: Final = 80
 
 
@@ -46,6 +49,22 @@ def short_id(msg_id: str) -> str:
     return f"{head[:8]}-{number}" if head[:8].isalnum() and number.isalnum() else msg_id
 
 
+def sibling_of(text: str) -> tuple[str, str] | None:
+    """Of what may be the short form of an id of ours: a pattern for any task of that client, and the end that its id has.
+
+    A client has numbered up to millions; their ids are alike up to the number, so one of them tells what the others are.
+    """
+    short = _SHORT.match(text)
+    if (
+        short is None
+        or len(short["head"]) != _HEAD
+        or len(short["number"]) > _NUMBER
+        or not _HEX.issuperset(short["number"])
+    ):
+        return None
+    return f"{short['head']}{'?' * (_NUMBER * 2 - _HEAD)}", short["number"].rjust(_NUMBER, "0")
+
+
 def patterns_of(text: str) -> list[str]:
     """Patterns for the ids that a user may mean, the likeliest first; none where it cannot be an id."""
     if not _PLAIN.match(text):
@@ -53,8 +72,8 @@ def patterns_of(text: str) -> list[str]:
     found: list[str] = []
     if short := _SHORT.match(text):
         head, number = short["head"], short["number"]
-        if set(number) <= set("0123456789abcdef") and len(number) <= 16:
-            found.append(f"{head}{'?' * (16 - len(head))}{number.rjust(16, '0')}")
+        if _HEX.issuperset(number) and len(number) <= _NUMBER:
+            found.append(f"{head}{'?' * (_NUMBER - len(head))}{number.rjust(_NUMBER, '0')}")
         found.append(f"{head}*_{number}")
     # Last: stock ids have a hyphen after 8 characters, too, and all of a session begin alike.
     return [*found, f"{text}*"]

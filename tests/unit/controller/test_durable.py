@@ -277,6 +277,9 @@ def test_a_task_waits_for_an_engine_that_is_stopped_and_others_do_not(cluster):
     world.pass_time(20.0)
     world.commit()
     assert other.messages(m.Dispatch) == []
+    told = world.ask(world.operator(), m.DescribeTask(1, A.hex())).value["task"]
+    assert (told["state"], told["name"], told["engine"]) == ("waiting", "work", "engines/0")
+    assert "waits to hear what its engine holds" in told["why"]
     engine = cluster.back(engine, engine.attach_message(held=[], wanted_id=engine.wire_id))
     world.commit()
     dispatched = engine.messages(m.Dispatch) + other.messages(m.Dispatch)
