@@ -204,16 +204,16 @@ class MongoDatabase:
         self, query: Query, span: Span, limit: int, look: int, *, newest_first: bool
     ) -> tuple[list[TaskRow], int | None]:
         """See `Backend`."""
-        direction, sign = (-1, "$gte") if newest_first else (1, "$lte")
-        order: dict[str, int] = {"$gt": span.after, **({"$lt": span.before} if span.before else {})}
+        direction = -1 if newest_first else 1
         rows: list[TaskRow] = []
         with self._guarded():
-            ordered = self._tasks.find({"order": order}, {"order": 1}).sort("order", direction)
+            ordered = self._tasks.find({"order": {"$gt": span.after, "$lt": span.end}}, {"order": 1})
+            ordered = ordered.sort("order", direction)
             edge = next((int(found["order"]) for found in ordered.skip(look - 1).limit(1)), None)
-            if edge is not None:
-                order = {**order, sign: edge}
+            part = span if edge is None else span.until(edge, newest_first=newest_first)
             where, _ = documents.translated(query)
-            chosen = self._tasks.find({"$and": [{"order": order}, where]}, documents.WITHOUT_BUFFERS)
+            order = {"order": {"$gt": part.after, "$lt": part.end}}
+            chosen = self._tasks.find({"$and": [order, where]}, documents.WITHOUT_BUFFERS)
             for found in chosen.sort("order", direction):
                 row = documents.row_of(found, self._download, has_buffers=False)
                 if query.matches(row):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from clusterd.storage.taskstore.row import TaskRow
 
 LOOK: Final = 1000
-"""Rows that are looked at for one page: 16 ms of a controller that does nothing else meanwhile, where each has to be decoded."""
+"""Rows that are looked at for one page: 8 ms of a controller that does nothing else meanwhile, where each has to be decoded."""
+
+_MOST: Final = 2**63 - 1
 
 
 class Span(NamedTuple):
@@ -30,9 +32,18 @@ class Span(NamedTuple):
         """What is left when it has been looked at up to and with this order."""
         return Span(self.after, order) if newest_first else Span(order, self.before)
 
+    def until(self, order: int, *, newest_first: bool) -> Span:
+        """What of it is looked at, up to and with this order: the part that `beyond` leaves out."""
+        return Span(order - 1, self.before) if newest_first else Span(self.after, order + 1)
+
+    @property
+    def end(self) -> int:
+        """`before`, as a number to compare with."""
+        return self.before or _MOST
+
     def has(self, order: int) -> bool:
         """Say whether a row is in it."""
-        return order > self.after and (not self.before or order < self.before)
+        return self.after < order < self.end
 
 
 class Page(NamedTuple):

@@ -70,19 +70,18 @@ def read_page(
 ) -> tuple[list[TaskRow], int | None]:
     """See `Backend.page`."""
     where, values, _ = translated(query)
-    direction, sign = ("DESC", ">=") if newest_first else ("ASC", "<=")
-    bounds, ends = ("id > ? AND id < ?", list(span)) if span.before else ("id > ?", [span.after])
+    direction = "DESC" if newest_first else "ASC"
     found = reader.execute(
-        f"SELECT id FROM tasks WHERE {bounds} ORDER BY id {direction} LIMIT 1 OFFSET ?",  # noqa: S608 - of our own words
-        (*ends, look - 1),
+        f"SELECT id FROM tasks WHERE id > ? AND id < ? ORDER BY id {direction} LIMIT 1 OFFSET ?",  # noqa: S608 - our own words
+        (span.after, span.end, look - 1),
     ).fetchone()
     edge = None if found is None else int(found[0])
-    if edge is not None:
-        bounds, ends = f"{bounds} AND id {sign} ?", [*ends, edge]
-    # An index on what is asked for may lead through all rows; by id it is `look` of them.
-    select = f"{schema.SELECT} NOT INDEXED WHERE {bounds} AND {where} ORDER BY id {direction}"
+    part = span if edge is None else span.until(edge, newest_first=newest_first)
+    # An index on what is asked for may lead through all rows; by id it is `look` of them. One bound on each side: of two that SQLite
+    # is given it goes by the first, through all that the second leaves out.
+    select = f"{schema.SELECT} NOT INDEXED WHERE id > ? AND id < ? AND {where} ORDER BY id {direction}"
     rows: list[TaskRow] = []
-    for columns in reader.execute(select, (*ends, *values)):
+    for columns in reader.execute(select, (part.after, part.end, *values)):
         row = schema.row_of(columns)
         if query.matches(row):
             rows.append(row)

@@ -12,6 +12,7 @@ import pytest
 from clusterd.core.wire.messages import APPLY
 from clusterd.errors import StorageError, UnknownTask
 from clusterd.storage.taskstore import schema, written
+from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.row import Outcome, TaskRow
 from clusterd.storage.taskstore.sqlite import SqliteFile, SqliteStore
@@ -48,6 +49,24 @@ def end(store: SqliteStore, row: TaskRow, *, completed: float | None = None) -> 
     row.outcome = Outcome("ok", completed or time.time(), completed or time.time(), body=b"y")
     store.update(row)
     return row
+
+
+# --- pages ---
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_page_looks_at_no_more_than_it_says(opened, newest_first):
+    store = opened()
+    for number in range(3000):
+        end(store, put(store, str(number)))
+    assert store.flush()
+    assert store.page(parse({}), limit=1).rows
+    instructions = []
+    store.file._reader.set_progress_handler(lambda: instructions.append(50), 50)
+    rows, rest = store.page(parse({"status": "error"}), Span(500, 2500), limit=5, look=10, newest_first=newest_first)
+    assert (rows, rest) == ([], Span(500, 2490) if newest_first else Span(510, 2500))
+    # Some dozen of SQLite's virtual machine for each row; a look at all of them would be 30,000.
+    assert sum(instructions) < 1000
 
 
 # --- the file ---
