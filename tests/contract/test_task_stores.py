@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import uuid
 from datetime import UTC, datetime
 
-import msgspec
-import pymongo
 import pytest
 
 from clusterd.core.model.database import MongodbRecords
@@ -43,25 +40,23 @@ def open_store(backend, tmp_path):
     """Opens the store of this test, again and again the same one."""
     kind, address = backend
     opened = []
-    settings = MongodbRecords(uri=address or "mongodb://unused", database=f"test-{uuid.uuid4().hex[:12]}", ttl=None)
+    named = mongodb.database(address) if kind == "mongodb" else contextlib.nullcontext("")
+    with named as name:
 
-    def open_it(**options):
-        if kind == "memory":
-            if not opened:
-                opened.append(MemoryStore(100_000, 2**30))
-        elif kind == "sqlite":
-            opened.append(SqliteStore(tmp_path / "db" / "tasks.db", **{"ttl": None, "max_bytes": 2**30, **options}))
-        else:
-            changed = msgspec.structs.replace(settings, ttl=options.pop("ttl", None))
-            opened.append(open_mongodb(changed, "a.cluster-1", **options))
-        return opened[-1]
+        def open_it(*, ttl=None, **options):
+            if kind == "memory":
+                if not opened:
+                    opened.append(MemoryStore(100_000, 2**30))
+            elif kind == "sqlite":
+                opened.append(SqliteStore(tmp_path / "db" / "tasks.db", ttl=ttl, max_bytes=2**30, **options))
+            else:
+                settings = MongodbRecords(uri=address, database=name, ttl=ttl)
+                opened.append(open_mongodb(settings, "a.cluster-1", **options))
+            return opened[-1]
 
-    yield open_it
-    for store in opened:
-        store.close()
-    if kind == "mongodb":
-        with pymongo.MongoClient(address) as client:
-            client.drop_database(settings.database)
+        yield open_it
+        for store in opened:
+            store.close()
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pymongo
 import pytest
 
 from tests.rigs import secantus
@@ -39,6 +41,15 @@ def server() -> Iterator[str]:
             yield running.uri
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def database(uri: str) -> Iterator[str]:
+    """The name of a database on it that nobody else uses, and that is gone afterwards."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    with pymongo.MongoClient(uri) as client:
+        client.drop_database(name)
 
 
 def program() -> Path:

@@ -90,12 +90,17 @@ class Pending:
             return 0.0
         return GENERATION_SECONDS
 
+    def is_young(self, row: TaskRow) -> bool:
+        """Say whether no change of a row matters yet; of any thread: what a writer that takes it just now encodes, has the change."""
+        return not (self._is_prompt or row.stored or row.outcome is not None or row.msg_id in self.writing)
+
     # --- changes ---
 
     def put(self, row: TaskRow) -> bool:
         """A new row; says whether it is to be written now."""
         msg_id = row.msg_id
-        self.drop(msg_id)
+        if msg_id in self.settled or self.is_present(msg_id):
+            self.drop(msg_id)
         self.live[msg_id] = row
         if row.outcome is not None:
             self._end(row)

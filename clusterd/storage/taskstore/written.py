@@ -95,8 +95,10 @@ class WrittenStore(TaskStore):
 
     def update(self, row: TaskRow) -> None:
         """See `TaskStore`."""
+        pending = self._pending
+        if pending.is_young(row):
+            return
         with self._lock:
-            pending = self._pending
             if pending.change(row):
                 self.last_change = self._filling
                 if not self._is_awake:

@@ -27,7 +27,7 @@ class Row:
         lost: least and most tasks that end in EngineLost; all others have a result.
         unrun: most of them that had not begun.
         again: most tasks that are run twice. Only those that died with an engine may, and their `attempt` says so.
-        durable: of the controller, with `database: sqlite`.
+        durable: of the controller; `database`: where it is durable.
         transport: of the controller: `auto`, Unix streams as on one host; or `tcp`, as between hosts.
         replaced: kinds of processes that have another pid afterwards, one of each; everybody else is the same.
         engines: how many engines there may be afterwards.
@@ -44,6 +44,7 @@ class Row:
     unrun: int = 0
     again: int = 0
     durable: str = "off"
+    database: str = "sqlite"
     transport: str = "auto"
     replaced: frozenset[str] = frozenset()
     engines: tuple[int, ...] = (2,)
@@ -57,6 +58,7 @@ class Row:
         more = [self.also] if self.also else []
         more += [f"retries={self.retries}"] if self.retries else []
         more += [f"durable: {self.durable}"] if self.durable != "off" else []
+        more += [self.database] if self.database != "sqlite" else []
         more += [self.transport] if self.transport != "auto" else []
         return self.process, f"{self.moment} ({', '.join(more)})" if more else self.moment
 
@@ -105,6 +107,8 @@ CONTROLLER_ROWS = [
         passes=5, durable="process", replaced=only("controller")),
     Row("controller", "controller.commit.after_write", "As with durable: process.", "load", passes=5, durable="disk",
         replaced=only("controller")),
+    Row("controller", "controller.commit.after_write", "As with `database: sqlite`.", "load", passes=5, durable="process",
+        database="mongodb", replaced=only("controller")),
     Row("controller", "controller.release.before_send",
         "What is in the store and was not said is said by the successor: results are delivered out of the store, once.", "load",
         passes=5, durable="process", replaced=only("controller")),
@@ -120,6 +124,8 @@ CONTROLLER_ROWS = [
     Row("controller", "while both engines run a task and 48 wait",
         "They are in the store: whoever is there first, engine or client, each task runs once and is told once.",
         "kill the controller under load", durable="process", replaced=only("controller")),
+    Row("controller", "while both engines run a task and 48 wait", "As with `database: sqlite`.", "kill the controller under load",
+        durable="process", database="mongodb", replaced=only("controller")),
     Row("controller", "while engines hold tasks in advance",
         "What was dispatched is waited for until its engine has said what it holds. Each task runs once.",
         "kill the controller with tasks ahead", durable="process", replaced=only("controller")),

@@ -25,7 +25,7 @@ TASKS = 50
 PROFILE = f"""\
 version: 1
 controller:
-  {{{{launcher: local, transport: {{transport}}, database: {{database}}, durable: {{durable}}, start_timeout: 20, stop_timeout: 3}}}}
+  {{{{launcher: local, transport: {{transport}}, {{records}}, start_timeout: 20, stop_timeout: 3}}}}
 engine_sets:
   engines: {{{{launcher: local, n: {ENGINES}, max: 8, work_dir: /tmp, stop_timeout: 2, drain_timeout: 5}}}}
 """
@@ -101,9 +101,8 @@ class Witness(threading.Thread):
 class Scene(Cluster):
     """The cluster of one cell."""
 
-    def __init__(self, places, transport="auto", durable="off"):
-        database = "memory" if durable == "off" else "sqlite"
-        super().__init__(places, PROFILE.format(transport=transport, database=database, durable=durable))
+    def __init__(self, places, transport="auto", records="database: memory"):
+        super().__init__(places, PROFILE.format(transport=transport, records=records))
         self.places = places
         self.markers = places.root / "armed"
         self.ledger = places.root / "ledger"

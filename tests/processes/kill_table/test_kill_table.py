@@ -15,6 +15,7 @@ from tests import cells
 from tests.processes.kill_table.provocations import HOW
 from tests.processes.kill_table.rows import ROWS, WITHOUT_ROW
 from tests.processes.kill_table.scene import Scene
+from tests.rigs import mongodb
 from tests.waiting import until
 
 TABLE = "kill -9"
@@ -26,9 +27,31 @@ LOST = re.compile(
 )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: " / ".join(row.cell))
+def names(row):
+    return " / ".join(row.cell)
+
+
+@pytest.fixture(scope="module")
+def mongodb_server():
+    with mongodb.server() as uri:
+        yield uri
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.database == "sqlite"], ids=names)
 def test_the_promise_holds(row, isolated):
-    with Scene(isolated, row.transport, row.durable) as scene:
+    records = "database: memory" if row.durable == "off" else f"database: sqlite, durable: {row.durable}"
+    hold(row, isolated, records)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.database == "mongodb"], ids=names)
+def test_the_promise_holds_on_mongodb(row, isolated, mongodb_server):
+    with mongodb.database(mongodb_server) as name:
+        where = f"mongodb: {{uri: {mongodb_server!r}, database: {name}}}"
+        hold(row, isolated, f"database: mongodb, {where}, durable: {row.durable}")
+
+
+def hold(row, isolated, records):
+    with Scene(isolated, row.transport, records) as scene:
         HOW[row.how](scene, row)
         if row.is_point:
             assert (scene.markers / row.moment).exists()

@@ -23,7 +23,6 @@ class Reins:
         self.may_write = threading.Event()
         self.may_write.set()
         self.trouble = ""
-        self.commits = 0
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
@@ -36,7 +35,6 @@ class Reins:
     def write(self, rows, purged, settled):
         self._pass()
         self._backend.write(rows, purged, settled)
-        self.commits += 1
 
     def write_functions(self, kept, dropped):
         self._pass()
