@@ -200,7 +200,9 @@ def _notes(setting: Setting) -> Iterator[str]:
         yield "It must be there."
     else:
         default = setting.default
-        text = size_text(default) if setting.shape.extra["unit"] == "bytes" else as_yaml(default)
+        text = (
+            size_text(default) if setting.shape.extra["unit"] == "bytes" and default is not None else as_yaml(default)
+        )
         yield f"Default: {plain(f'`{text}`')}."
     example = setting.shape.extra["example"]
     if example is not None and example != setting.default:

@@ -62,6 +62,10 @@ class Driver:
         # Answers by request, until `command` fetches them.
         self._answers: dict[int, actions.Answer | actions.Refuse] = {}
 
+    def is_able(self) -> bool:
+        """Say whether a command could be made durable now."""
+        return self.broken is None and self._journal.is_writable()
+
     def new_request(self) -> int:
         """Return a number for a command."""
         self._next_request += 1

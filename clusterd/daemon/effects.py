@@ -15,7 +15,9 @@ from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import actions, events
 from clusterd.daemon import adoption, specs
 from clusterd.errors import ClusterdError, LaunchError
-from clusterd.launchers import registry
+from clusterd.launchers import limits, registry
+from clusterd.launchers.base import Unknown
+from clusterd.launchers.transient import unit_name
 from clusterd.system import clock, fault, files, process
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from clusterd.daemon.processes import Processes
     from clusterd.daemon.story import Story
     from clusterd.launchers.base import JobLauncher, ProcessLauncher
+    from clusterd.launchers.transient import TransientLauncher
 
 __all__ = ["Effects", "Link"]
 
@@ -55,13 +58,28 @@ class Effects:
         profile: called for the profile in effect.
         processes: watches what is started here.
         story: is told what is done.
+        units: starts processes in units of systemd; None where the daemon is no service.
+
+    Attributes:
+        notes: by unit, what the status should say of how it was started.
     """
 
-    def __init__(self, places: Places, profile: Callable[[], Profile], processes: Processes, story: Story) -> None:
+    def __init__(
+        self,
+        places: Places,
+        profile: Callable[[], Profile],
+        processes: Processes,
+        story: Story,
+        units: TransientLauncher | None = None,
+    ) -> None:
         self._places = places
         self._profile = profile
         self._processes = processes
         self._story = story
+        self._units = units
+        # Launches whose process is a unit of its own: the manager knows how it ends.
+        self._in_units: set[str] = set()
+        self.notes: dict[str, str] = {}
         # One launcher per name, made at first use.
         self._launchers: dict[str, ProcessLauncher | JobLauncher] = {}
         # Set by the loop as soon as there is one; until then the supervisor has not heard of any agent to speak to.
@@ -95,7 +113,9 @@ class Effects:
         An identity file that names nobody stays: it calls the launch off, and its process may have read its spec and not
         yet come to claim its place.
         """
-        self._places.spec_file(launch).unlink(missing_ok=True)
+        for path in (self._places.spec_file(launch), self._places.script_file(launch)):
+            path.unlink(missing_ok=True)
+        self._in_units.discard(launch)
         for path in (self._places.identity_file("controller", launch), self._places.identity_file("agent", launch)):
             if adoption.read_identity(path) is not None:
                 path.unlink(missing_ok=True)
@@ -103,7 +123,10 @@ class Effects:
     def _start(self, action: actions.Start) -> list[Event]:
         name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
         try:
-            identity = self._spawn(action)
+            try:
+                identity = self._spawn(action)
+            except Unknown as error:
+                identity = self._claimed(action, str(error))
             fault.point("daemon.start.after_spawn")
         except (ClusterdError, OSError) as error:
             reason = error.message if isinstance(error, ClusterdError) else str(error)
@@ -111,6 +134,7 @@ class Effects:
                 "launch_refused", f"{name} was not started: {reason}", unit=action.unit, launch=action.launch
             )
             return [events.LaunchRefused(action.launch, reason)]
+        self._note(action.unit, action.launch, identity.pid)
         self._story.tell(
             "launch_started",
             f"started the {name}: process {identity.pid}",
@@ -123,7 +147,47 @@ class Effects:
         if self._processes.watch(action.launch, identity, log):
             return [started]
         # A shell ends at once where a setup line fails: the reason is in its log.
-        return [started, events.LaunchExited(action.launch, self._processes.why_gone(identity, log))]
+        known = self.how_it_ended(action.unit, action.launch)
+        reason = self._processes.why_gone(identity, log) if known is None else known[0]
+        return [started, events.LaunchExited(action.launch, reason)]
+
+    @property
+    def has_units(self) -> bool:
+        """Whether processes are started in units of systemd."""
+        return self._units is not None
+
+    def how_it_ended(self, unit: str, launch: str) -> tuple[str, int | None] | None:
+        """Return what systemd knows of the end of a launch, in words and as a status; None when it was no unit of its own.
+
+        Takes as long as the manager does; may be called in a thread.
+        """
+        if self._units is None:
+            return None
+        name, log = unit_name(self._places.name, unit, launch), self._places.log_file(unit)
+        return self._units.how_it_ended(name, log, is_unit=launch in self._in_units)
+
+    def _claimed(self, action: actions.Start, problem: str) -> specs_format.ProcessIdentity:
+        """Find out whether a launch runs that nobody has answered for; it never will when nobody has claimed it.
+
+        Raises:
+            LaunchError: so it is.
+        """
+        result = adoption.look_for(actions.Adopt(action.launch, action.unit, None), self._places)
+        if result.identity is None or result.verdict != "found":
+            raise LaunchError(f"{problem}; it was called off")
+        return result.identity
+
+    def _note(self, unit: str, launch: str, pid: int) -> None:
+        """Remember how a process of ours runs: in a unit or not, and which of its limits are not held."""
+        profile = self._profile()
+        section = profile.controller if unit == CONTROLLER else profile.engine_sets.get(unit)
+        if section is None:
+            return
+        if self._units is not None and process.is_in_unit(pid, unit_name(self._places.name, unit, launch)):
+            self._in_units.add(launch)
+            self.notes[unit] = limits.not_held(section.limits, pid)
+        else:
+            self.notes[unit] = limits.without_units(section.limits)
 
     def _spawn(self, action: actions.Start) -> specs_format.ProcessIdentity:
         profile, places = self._profile(), self._places
@@ -133,6 +197,8 @@ class Effects:
         if launcher_name not in self._launchers:
             self._launchers[launcher_name] = registry.make(launcher_name)
         launcher = self._launchers[launcher_name]
+        if self._units is not None and launcher_name == "local":
+            launcher = self._units
         if launcher.traits.has_queue:
             raise LaunchError(f"the launcher {launcher_name} submits jobs, it starts no processes")
         spec = (
@@ -150,15 +216,18 @@ class Effects:
         if result.verdict == "found" and result.identity is not None:
             pid = result.identity.pid
             if self._processes.watch(action.launch, result.identity, self._places.log_file(action.unit)):
+                self._note(action.unit, action.launch, pid)
                 text = f"adopted the {name}: process {pid}"
                 self._story.tell("launch_adopted", text, unit=action.unit, launch=action.launch, pid=pid)
             else:
                 gone = f"process {pid} ended in this moment"
                 result = events.AdoptionResult(action.launch, "absent", result.identity, gone)
         if result.verdict == "absent":
+            known = self.how_it_ended(action.unit, action.launch)
+            how = "" if known is None else f"; it {known[0]}"
             self._story.tell(
                 "launch_absent",
-                f"the {name} does not run any more: {result.evidence}",
+                f"the {name} does not run any more: {result.evidence}{how}",
                 unit=action.unit,
                 launch=action.launch,
             )

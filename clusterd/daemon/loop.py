@@ -17,6 +17,7 @@ from clusterd.core.model import connection as connection_file
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import events, settings
 from clusterd.core.supervisor.view import view
+from clusterd.daemon import departure
 from clusterd.daemon.connecting import Publisher
 from clusterd.daemon.controller_link import ControllerLink
 from clusterd.daemon.operator import Operator
@@ -31,8 +32,9 @@ from clusterd.system.inotify import Watcher
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from clusterd.daemon.processes import Ended
     from clusterd.daemon.startup import Begun
     from clusterd.profile import Change
 
@@ -68,7 +70,11 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         # Ends of sets' engines that are under way; kept so that they are not collected.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._manager = ServiceManager(self._loop)
+        self._manager = ServiceManager(self._loop, self._is_able)
+        # Tasks that wait, as the controller said when it was last asked.
+        self._queued = 0
+        # SIGTERM has come: a second one ends the daemon alone.
+        self._is_told = False
         # What was last told of the cluster's state.
         self._told_state = ""
         self._was_converged = False
@@ -76,6 +82,7 @@ class Daemon:
         self.link = ControllerLink(file, f"clusterd serve {self.places.name}")
         self._operator = Operator(self.link, self.roster, self.driver, self.story, self.feed)
         self._operator.on_stop_asked = self._stop_asked
+        self._service = Service(self)
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> int:
         """Serve until told to end; return the exit status.
@@ -85,7 +92,7 @@ class Daemon:
             on_ready: called once requests are answered.
         """
         self.driver.on_broken = self._broken
-        server = ControlServer(Service(self), listener)
+        server = ControlServer(self._service, listener)
         await server.start()
         self._connect_processes()
         self._effects.link = self._operator
@@ -179,6 +186,10 @@ class Daemon:
         self.command(events.StopRequested(number), number)
         self.end_when_idle(wanted=self.ends_on_stop)
 
+    def limit_notes(self) -> dict[str, str]:
+        """Return, by unit, which limits of the profile are not held."""
+        return {unit: note for unit, note in self._effects.notes.items() if note}
+
     def kill_after(self, seconds: float) -> None:
         """Kill whatever of the stopped cluster still runs by then."""
         self._loop.call_later(seconds, self._kill_what_is_left)
@@ -206,15 +217,19 @@ class Daemon:
     def _tell_state(self) -> None:
         """Note when the cluster becomes, or ceases to be, as it is wished."""
         seen = view(self.driver.supervisor, clock.monotonic())
-        sets = ", ".join(f"{unit.unit} {unit.observed}/{unit.desired}" for unit in seen.sets)
-        text = f"{seen.state}: {sets}" if sets else seen.state
-        if text != self._told_state:
-            self._told_state = text
-            self._manager.status(text)
+        observed, desired = (sum(getattr(unit, name) for unit in seen.sets) for name in ("observed", "desired"))
+        text = f"{observed}/{desired} engines"
+        queued = f", {self._queued} tasks queued"
+        line = text + queued if seen.state == "running" else f"{seen.state}: {text}"
+        if line != self._told_state:
+            self._told_state = line
+            self._manager.status(line)
         if seen.is_converged != self._was_converged:
             self._was_converged = seen.is_converged
             if seen.is_converged:
-                self.story.tell("converged", f"as wished: {text}")
+                sets = ", ".join(f"{unit.unit} {unit.observed}/{unit.desired}" for unit in seen.sets)
+                told = f"{seen.state}: {sets}" if sets else seen.state
+                self.story.tell("converged", f"as wished: {told}")
 
     def _connect_processes(self) -> None:
         processes = self._processes
@@ -235,8 +250,19 @@ class Daemon:
 
     def _process_ended(self, launch: str) -> None:
         ended = self._processes.collect(launch)
-        if ended is not None:
+        if ended is None:
+            return
+        known = self.driver.supervisor.state.launches.get(launch)
+        if ended.status is None and known is not None and self._effects.has_units:
+            # No child of ours: systemd may know.
+            self._spawn(self._ask_how(ended, known.unit))
+        else:
             self.feed(events.LaunchExited(launch, ended.reason, is_clean=ended.status == 0))
+
+    async def _ask_how(self, ended: Ended, unit: str) -> None:
+        told = await asyncio.to_thread(self._effects.how_it_ended, unit, ended.launch)
+        reason, status = (ended.reason, None) if told is None else told
+        self.feed(events.LaunchExited(ended.launch, reason, is_clean=status == 0))
 
     def _look_at(self, launch: str) -> None:
         self._process_ended(launch)
@@ -249,7 +275,10 @@ class Daemon:
             error = await reap(unit, self.places, unit_settings.stop_timeout)
             self.feed(events.ReapFinished(unit, error))
 
-        task = self._loop.create_task(do())
+        self._spawn(do())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -267,6 +296,37 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
 
     def _told_to_end(self, number: signal.Signals) -> None:
+        if self._is_told or number != signal.SIGTERM or self.driver.broken is not None:
+            self._leave(number)
+            return
+        self._is_told = True
+        self._spawn(self._stop_or_leave(number))
+
+    async def _stop_or_leave(self, number: signal.Signals) -> None:
+        is_stop, limit = await departure.is_stop(self.profile.profile)
+        if not is_stop:
+            self._leave(number)
+            return
+        self.story.tell("command", "stop, asked for by systemctl: the cluster ends, and runs again with the service")
+        self._manager.stopping()
+        try:
+            await departure.pause(self, self._operator, limit)
+        except StorageError:
+            self._leave(number)
+
+    def _is_able(self) -> bool:
+        """Say whether a command could be carried out; asked twice in each WatchdogSec."""
+        self._spawn(self._look_at_queue())
+        is_able = self.driver.is_able()
+        if not is_able:
+            _log.error("the journal cannot be written; the watchdog of systemd is not told that all is well")
+        return is_able
+
+    async def _look_at_queue(self) -> None:
+        self._queued = await self._service.queued()
+        self._tell_state()
+
+    def _leave(self, number: signal.Signals) -> None:
         running = len(self.driver.supervisor.state.launches)
         left = f"; {running} launches run on and will be adopted by the next daemon" if running else ""
         self.story.tell("ends", f"{number.name}: the daemon ends{left}")

@@ -72,6 +72,9 @@ class Operator:
         self._launch = ""
         # Wire id -> (set, slot) of engines that were told to be drained.
         self._draining: dict[int, tuple[str, int]] = {}
+        # Those that `drain_all` waits for, and whether none is left.
+        self._leaving: set[int] = set()
+        self._all_idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         # Called when a client of the controller has asked for the end of the cluster.
         self.on_stop_asked: Callable[[str], None] = lambda _who: None
@@ -140,6 +143,19 @@ class Operator:
         if engines:
             self._go(self._drain(list(engines), is_draining=action.is_draining))
 
+    async def drain_all(self, seconds: float) -> None:
+        """Give no engine new work, and wait until all are idle, or the time is over."""
+        self._leaving = set(self._roster.engines)
+        if not self._leaving:
+            return
+        self._all_idle = asyncio.Event()
+        with contextlib.suppress(ClusterdError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                engines = list(self._leaving)
+                answer = await self._link.request(lambda number: Drain(number, engines, is_draining=True))
+                self._drained(answer["idle"])
+                await self._all_idle.wait()
+
     async def resume(self, engine_set: str, slots: list[int] | None) -> None:
         """Have the agents of a set try again in these slots (None: all that they hold, if there are any)."""
         launches = self._driver.supervisor.state.of_unit(engine_set)
@@ -195,6 +211,9 @@ class Operator:
 
     def _drained(self, engines: list[int]) -> None:
         by_set: dict[str, list[int]] = {}
+        self._leaving.difference_update(engines)
+        if not self._leaving:
+            self._all_idle.set()
         for wire_id in engines:
             if place := self._draining.pop(wire_id, None):
                 by_set.setdefault(place[0], []).append(place[1])

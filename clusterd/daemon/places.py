@@ -81,6 +81,10 @@ class Places(NamedTuple):
         """Return the file with what a launch is told."""
         return self.specs / f"{launch}.json"
 
+    def script_file(self, launch: str) -> Path:
+        """Return the file that the shell of a launch's unit runs."""
+        return self.specs / f"{launch}.sh"
+
     def log_file(self, unit: str) -> Path:
         """Return where controller or agent of a unit write."""
         return self.logs / ("controller.log" if unit == "controller" else f"agent-{unit}.log")

@@ -30,8 +30,13 @@ _PERSONAL = (
 )
 
 
-def become(user: str, places: Places) -> None:
+def become(user: str, places: Places, *, has_socket: bool = False) -> None:
     """Give the instance's directories to `user` and run as it from now on.
+
+    Args:
+        user: its name.
+        places: of the instance.
+        has_socket: systemd made the control socket, for root.
 
     Raises:
         ProfileError: there is no such user.
@@ -45,6 +50,8 @@ def become(user: str, places: Places) -> None:
         ) from None
     for directory in (places.runtime, places.state):
         _make(directory, entry.pw_uid, entry.pw_gid)
+    if has_socket:
+        os.chown(places.socket, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
     os.initgroups(user, entry.pw_gid)
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)

@@ -258,6 +258,11 @@ class Service:
             return {}
         return value if isinstance(value, dict) else {}
 
+    async def queued(self) -> int:
+        """Return how many tasks wait for an engine; 0 when the controller does not say."""
+        tasks = (await self._ask_controller()).get("tasks", {})
+        return sum(tasks.get(name, 0) for name in ("queued", "waiting", "parked"))
+
     def _stock(self) -> dict[str, Any]:
         told = self.connection()
         return {"served": told["stock"], "client_file": told["client_file"], "ipython_file": told["ipython_file"]}
@@ -269,6 +274,7 @@ class Service:
             found.append(daemon.profile.problem)
         for notice in daemon.roster.agents.values():
             found += [f"{notice.engine_set}: {warning}" for warning in notice.warnings]
+        found += [f"{unit}: {note}" for unit, note in daemon.limit_notes().items()]
         if daemon.publisher.problem:
             found.append(f"publish: {daemon.publisher.problem}")
         if daemon.driver.broken is not None:

@@ -8,6 +8,7 @@ from clusterd import __version__
 from clusterd.core.model.connection import ENGINE_FILE
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.model.launch import AgentSpec, ControllerSpec
+from clusterd.core.supervisor.settings import AGENT_MARGIN
 from clusterd.launchers.base import Program
 
 if TYPE_CHECKING:
@@ -104,10 +105,24 @@ def program(profile: Profile, places: Places, launch: str, unit: str) -> Program
             log=log,
             python=controller.python,
             env=controller.env,
+            cluster=places.name,
+            unit=unit,
+            limits=controller.limits,
+            stop_timeout=controller.stop_timeout,
         )
     section = profile.engine_sets[unit]
     # The set's own variables are for its engines: the zygote sets them, with the placeholders of each slot.
     title = f"the agent of {places.name}/{unit}"
     return Program(
-        launch=launch, title=title, word="agent", spec=spec, log=log, python=section.python, setup=section.setup
+        launch=launch,
+        title=title,
+        word="agent",
+        spec=spec,
+        log=log,
+        python=section.python,
+        setup=section.setup,
+        cluster=places.name,
+        unit=unit,
+        limits=section.limits,
+        stop_timeout=section.stop_timeout + AGENT_MARGIN,
     )

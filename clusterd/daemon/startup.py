@@ -23,13 +23,16 @@ from clusterd.daemon.places import Places
 from clusterd.daemon.processes import Processes
 from clusterd.daemon.profiles import ProfileSource
 from clusterd.daemon.story import Story
+from clusterd.daemon.units import open_launcher
 from clusterd.errors import ControlError, LockHeld
 from clusterd.storage.journal import Journal
-from clusterd.system import files
+from clusterd.system import files, systemd
 from clusterd.system.lock import LockFile
 
 if TYPE_CHECKING:
     import socket
+
+    from clusterd.launchers.transient import TransientLauncher
 
 __all__ = ["Begun", "begin", "end"]
 
@@ -48,6 +51,7 @@ class Begun(NamedTuple):
     listener: socket.socket
     warnings: list[str]
     ends_on_stop: bool
+    is_activated: bool
 
 
 def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends_on_stop: bool = False) -> Begun:
@@ -69,10 +73,12 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
     places = Places.of(name)
     # Before `become` changes the environment: the title is written over its first place, and cannot be found afterwards.
     _set_title(f"clusterd serve {name}")
+    passed = _passed(places)
+    units = open_launcher(name, profile.profile.run_as)
     if profile.profile.run_as is not None and os.geteuid() == 0:
         from clusterd.daemon.run_as import become  # noqa: PLC0415 - for system services only
 
-        become(profile.profile.run_as, places)
+        become(profile.profile.run_as, places, has_socket=passed is not None)
     files.private_directory(places.runtime)
     lock = LockFile(places.lock)
     try:
@@ -84,11 +90,13 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
     try:
         for directory in (places.state, places.units, places.specs, places.logs, places.security):
             files.private_directory(directory)
-        return _begin(places, profile, lock, opened, is_start=is_start, engines=engines, ends_on_stop=ends_on_stop)
+        return _begin(
+            places, profile, lock, opened, passed, units, is_start=is_start, engines=engines, ends_on_stop=ends_on_stop
+        )
     except BaseException:
         for resource in opened:
             resource.close()
-        if not any(places.units.glob("*")):
+        if passed is None and not any(places.units.glob("*")):
             shutil.rmtree(places.runtime, ignore_errors=True)
         lock.release(remove=True)
         raise
@@ -98,11 +106,13 @@ def end(begun: Begun, *, is_idle: bool) -> None:
     """Give everything back; with `is_idle` nothing runs, and nothing but the state stays."""
     begun.journal.close()
     begun.listener.close()
-    begun.places.socket.unlink(missing_ok=True)
-    if is_idle:
+    if not begun.is_activated:
+        # Else systemd goes on listening there.
+        begun.places.socket.unlink(missing_ok=True)
+    if is_idle and not begun.is_activated:
         shutil.rmtree(begun.places.runtime, ignore_errors=True)
     begun.lock.release(remove=True)
-    if is_idle:
+    if is_idle and not begun.is_activated:
         # The directory that holds all instances, if it was ours to make and this was the last one.
         with contextlib.suppress(OSError):
             if begun.places.runtime.parent.name.startswith("clusterd"):
@@ -114,12 +124,14 @@ def _begin(
     profile: ProfileSource,
     lock: LockFile,
     opened: list[Journal | socket.socket],
+    passed: socket.socket | None,
+    units: TransientLauncher | None,
     *,
     is_start: bool,
     engines: int | None,
     ends_on_stop: bool,
 ) -> Begun:
-    listener = listen(places.socket)
+    listener = listen(places.socket) if passed is None else passed
     opened.append(listener)
     journal = Journal.open(places.journal)
     opened.append(journal)
@@ -137,16 +149,52 @@ def _begin(
         supervisor.apply(records.decode(record))
     is_new = supervisor.state.cluster is None
     processes = Processes()
-    effects = Effects(places, lambda: profile.profile, processes, story)
+    effects = Effects(places, lambda: profile.profile, processes, story, units)
     driver = Driver(supervisor, journal, effects, story)
     story.tell("daemon_started", f"serves {places.name} from {profile.path}, process {os.getpid()}")
     driver.feed(events.JournalReplayed())
     # A daemon that knows nothing yet does what its profile describes; later ones go by the last wish.
-    if is_start or is_new:
+    if is_start or is_new or supervisor.state.is_paused:
         request = driver.new_request()
-        counts = {} if engines is None else {default_set(profile): engines}
+        counts = {}
+        if supervisor.state.is_paused:
+            known = supervisor.sets()
+            counts = {unit: wish.n for unit, wish in supervisor.state.desired.items() if unit in known}
+        if engines is not None:
+            counts[default_set(profile)] = engines
         driver.command(events.StartRequested(request, counts), request)
-    return Begun(places, profile, story, driver, effects, processes, journal, lock, listener, warnings, ends_on_stop)
+    return Begun(
+        places,
+        profile,
+        story,
+        driver,
+        effects,
+        processes,
+        journal,
+        lock,
+        listener,
+        warnings,
+        ends_on_stop,
+        is_activated=passed is not None,
+    )
+
+
+def _passed(places: Places) -> socket.socket | None:
+    """Return the control socket when systemd made it, and began us because of it.
+
+    Raises:
+        ControlError: it passed another one.
+    """
+    passed = systemd.passed_socket()
+    if passed is None:
+        return None
+    if passed.getsockname() != str(places.socket):
+        raise ControlError(
+            f"systemd passed the socket {passed.getsockname()}, this instance's is {places.socket}",
+            hint="correct ListenStream= in clusterd@.socket",
+        )
+    passed.setblocking(False)
+    return passed
 
 
 def default_set(profile: ProfileSource) -> str:

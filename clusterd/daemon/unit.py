@@ -10,15 +10,22 @@ from clusterd.system.systemd import notify
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 __all__ = ["ServiceManager"]
 
 
 class ServiceManager:
-    """Tells systemd; pats its watchdog from the loop, so that a loop that hangs is noticed."""
+    """Tells systemd; pats its watchdog from the loop, so that a loop that hangs is noticed.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: that is to turn.
+        is_able: says whether the daemon could do what it is asked; while it cannot the watchdog is not patted.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_able: Callable[[], bool]) -> None:
         self._loop = loop
+        self._is_able = is_able
         self._interval = _watchdog_interval()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -46,7 +53,8 @@ class ServiceManager:
             self._timer.cancel()
 
     def _pat(self) -> None:
-        notify("WATCHDOG=1")
+        if self._is_able():
+            notify("WATCHDOG=1")
         self._timer = self._loop.call_later(self._interval, self._pat)
 
 

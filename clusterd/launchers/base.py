@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
+from clusterd.core.model.profile import Limits
+
 if TYPE_CHECKING:
     from clusterd.core.model.job import Job
     from clusterd.core.model.launch import ProcessIdentity
@@ -30,6 +32,10 @@ class Program(Struct, frozen=True, kw_only=True):
         setup: shell lines that run before it.
         env: variables on top of the daemon's environment.
         log: file for its standard output and error; appended to.
+        cluster: whose it is.
+        unit: `controller` or the engine set.
+        limits: what it may use, with all that it starts.
+        stop_timeout: seconds that it may take to end.
     """
 
     launch: str
@@ -40,6 +46,10 @@ class Program(Struct, frozen=True, kw_only=True):
     python: str | None = None
     setup: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    cluster: str = ""
+    unit: str = ""
+    limits: Limits = Limits()
+    stop_timeout: float = 15.0
 
 
 class Unknown(Exception):
@@ -60,6 +70,7 @@ class ProcessLauncher(Launcher, Protocol):
 
         Raises:
             LaunchError: nothing was started.
+            Unknown: whether it was, its identity file will tell.
         """
 
 

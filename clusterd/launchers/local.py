@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from clusterd.core.model.launch import ProcessIdentity
 from clusterd.core.supervisor.settings import LOCAL
 from clusterd.errors import LaunchError
+from clusterd.launchers import limits
 from clusterd.system import process
 from clusterd.system.systemd import without_service_variables
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from clusterd.launchers.base import Program
 
-__all__ = ["LocalLauncher", "command", "environment", "why_it_ended"]
+__all__ = ["SHELL", "LocalLauncher", "command", "environment", "open_log", "program_argv", "why_it_ended"]
 
 SHELL: Final = "/bin/sh"
 LOG_MAX: Final = 16 * 1024**2
@@ -48,7 +49,7 @@ class LocalLauncher:
             LaunchError: nothing was started, or it ended in the very moment.
         """
         argv = command(program)
-        log = _open_log(Path(program.log))
+        log = open_log(Path(program.log))
         try:
             child = subprocess.Popen(
                 argv,
@@ -64,6 +65,7 @@ class LocalLauncher:
             raise LaunchError(f"cannot start {program.title}: {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
+        limits.hold(child.pid, program.limits)
         identity = process.of(child.pid)
         if identity is None:
             status = child.wait()
@@ -79,14 +81,19 @@ def command(program: Program) -> list[str]:
     Raises:
         LaunchError: there is no such interpreter. With setup lines only the shell can know that.
     """
+    argv = program_argv(program)
+    if not program.setup:
+        return argv
+    return [SHELL, "-c", "\n".join([*program.setup, 'exec "$0" "$@"']), *argv]
+
+
+def program_argv(program: Program) -> list[str]:
+    """Return what is to be run after the setup lines; raises as `command` does."""
     python = program.python or sys.executable
     if not program.setup:
         python = _interpreter(python, program)
     # -P: files in the working directory are no modules. Users' code gets its own idea of sys.path in the engine.
-    argv = [python, "-P", "-m", "clusterd", program.word, "--spec", program.spec]
-    if not program.setup:
-        return argv
-    return [SHELL, "-c", "\n".join([*program.setup, 'exec "$0" "$@"']), *argv]
+    return [python, "-P", "-m", "clusterd", program.word, "--spec", program.spec]
 
 
 def environment(own: Mapping[str, str], program: Program) -> dict[str, str]:
@@ -148,7 +155,12 @@ def _interpreter(python: str, program: Program) -> str:
     )
 
 
-def _open_log(path: Path) -> int:
+def open_log(path: Path) -> int:
+    """Return a descriptor that appends to a log; one that has grown large is put aside.
+
+    Raises:
+        LaunchError: it cannot be written.
+    """
     try:
         if path.exists() and path.stat().st_size > LOG_MAX:
             path.replace(path.with_name(path.name + ".1"))

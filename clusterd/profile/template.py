@@ -116,7 +116,7 @@ def _explained(setting: Setting, indent: str) -> Iterator[str]:
 
 
 def _written(setting: Setting, value: Any) -> str:
-    if setting.shape.extra["unit"] == "bytes":
+    if setting.shape.extra["unit"] == "bytes" and value is not None:
         return size_text(value)
     return as_yaml(value)
 

@@ -159,7 +159,8 @@ def _read_number(node: yaml.ScalarNode, kind: inspect.IntType | inspect.FloatTyp
         value = float(text)
     elif is_size and node.tag == "tag:yaml.org,2002:str" and _SIZE.fullmatch(text):
         digits, unit = re.fullmatch(r"([0-9]+) ?(\w+)", text).groups()  # type: ignore[union-attr]
-        value = int(digits) * 1024 ** _POWERS[unit]
+        # `4G` is what systemd and Slurm take for 4 GiB.
+        value = int(digits) * 1024 ** _POWERS[unit if unit.endswith("B") else f"{unit}iB"]
     else:
         return Wrong(f"expected {wanted}, found {what_is(node)}", _number_hint(node, is_float=is_float))
     say = size_text if is_size else _plain

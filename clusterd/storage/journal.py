@@ -135,6 +135,17 @@ class Journal:
         self._end += len(batch)
         self._next_sequence += 1
 
+    def is_writable(self) -> bool:
+        """Say whether the next append would find its file there, synced so far, on a file system that takes writes."""
+        if self._broken or self._descriptor < 0:
+            return False
+        try:
+            _sync_data(self._descriptor)
+            is_read_only = os.fstatvfs(self._descriptor).f_flag & os.ST_RDONLY
+            return not is_read_only and os.path.samestat(os.fstat(self._descriptor), self._path(self._number).stat())
+        except OSError:
+            return False
+
     @property
     def is_compaction_due(self) -> bool:
         """Whether the journal is several times the size of its snapshot."""

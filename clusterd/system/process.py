@@ -149,6 +149,15 @@ def is_same_and_alive(identity: Identity) -> bool:
     return probe(identity) == "alive"
 
 
+def is_in_unit(pid: int, unit: str) -> bool:
+    """Say whether a process is in the control group of a unit of systemd (by any of its hierarchies)."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return any(line.endswith(f"/{unit}") or f"/{unit}/" in line for line in lines)
+
+
 class ProcessHandle:
     """A verified process; holds a pidfd, so that its pid cannot come to mean another process.
 

@@ -1,4 +1,4 @@
-"""Tells systemd about the service: readiness, reload, stop, status line. Does nothing outside of a unit.
+"""Systemd's side of the service: readiness, reload, stop, status line, passed sockets. Does nothing outside of a unit.
 
 The variables that systemd gives to the daemon must not reach its children: an agent that inherits NOTIFY_SOCKET could
 claim to be the service. `without_service_variables` takes them out.
@@ -7,16 +7,53 @@ claim to be the service. `without_service_variables` takes them out.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["notify", "without_service_variables"]
+__all__ = ["Service", "notify", "passed_socket", "service", "without_service_variables"]
 
+MANAGER_VARIABLE: Final = "CLUSTERD_MANAGER"
+UNIT_VARIABLE: Final = "CLUSTERD_UNIT"
+_FIRST_PASSED: Final = 3
+
+# Those of sd_notify(3) and sd_listen_fds(3), systemd.exec(5), and our own units.
 _SERVICE_VARIABLES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE"}
+    | {"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "RUNTIME_DIRECTORY", "STATE_DIRECTORY"}
+    | {MANAGER_VARIABLE, UNIT_VARIABLE}
 )
+
+
+class Service(NamedTuple):
+    """The unit that we are.
+
+    Attributes:
+        scope: whose manager it is under.
+        unit: its name.
+    """
+
+    scope: Literal["system", "user"]
+    unit: str
+
+
+def service() -> Service | None:
+    """Return which unit we are, as the unit file says; None when we are none."""
+    scope = os.environ.get(MANAGER_VARIABLE, "")
+    # Both: a daemon that somebody starts by hand in a copied environment is no service.
+    if "NOTIFY_SOCKET" not in os.environ or scope not in {"system", "user"}:
+        return None
+    return Service("user" if scope == "user" else "system", os.environ.get(UNIT_VARIABLE, ""))
+
+
+def passed_socket() -> socket.socket | None:
+    """Return the listening socket that systemd passed to this process (socket activation); None when it passed none."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    os.set_inheritable(_FIRST_PASSED, False)
+    return socket.socket(fileno=_FIRST_PASSED)
 
 
 def notify(*assignments: str) -> bool:

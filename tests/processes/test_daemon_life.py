@@ -216,7 +216,7 @@ def test_systemd_is_told(cluster, isolated):
         daemon = cluster.serve(NOTIFY_SOCKET=str(path))
         assert next(told) == b"READY=1"
         assert "NOTIFY_SOCKET" not in _environment(cluster.pids()["controller"])
-        assert b"STATUS=running: engines 2/2" in told
+        assert b"STATUS=2/2 engines, 0 tasks queued" in told
         daemon.send_signal(signal.SIGHUP)
         assert [next(told) for _ in range(2)] == [b"RELOADING=1", b"READY=1"]
         daemon.terminate()

@@ -30,6 +30,7 @@ __all__ = [
     "CrashLoop",
     "EngineSet",
     "Launcher",
+    "Limits",
     "Profile",
     "Records",
     "RestartPolicy",
@@ -108,6 +109,32 @@ class ClientCredit(Struct, frozen=True, kw_only=True):
             unit="bytes",
         ),
     ] = 64 * MIB
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a process and all that it starts may use together; by default what the machine has.
+
+    Under systemd the kernel holds them all. Without it `memory` is held for each process by itself (RLIMIT_DATA), and the
+    other two are not: `status` says so.
+    """
+
+    memory: Annotated[
+        Annotated[int, Meta(ge=16 * MIB, le=1024 * 1024 * GIB)] | None,
+        setting(
+            "Memory. Of an engine set: of all its engines on one host, and their agent; beyond it the kernel ends the largest one.",
+            "set",
+            unit="bytes",
+            example="4 GiB",
+        ),
+    ] = None
+    cpus: Annotated[
+        Annotated[float, Meta(ge=0.01, le=65_536)] | None,
+        setting("Seconds of CPU time a second.", "set", example=2),
+    ] = None
+    tasks: Annotated[
+        Annotated[int, Meta(ge=16, le=4_194_304)] | None,
+        setting("Processes and threads.", "set", example=512),
+    ] = None
 
 
 class ControllerSection(Struct, frozen=True, kw_only=True):
@@ -194,6 +221,7 @@ class ControllerSection(Struct, frozen=True, kw_only=True):
         _Environment,
         setting("Environment variables for it, beside the daemon's own.", "controller", example={"TMPDIR": "/scratch"}),
     ] = field(default_factory=dict)
+    limits: Annotated[Limits, setting("What it may use.", "controller")] = Limits()
     restart: Annotated[RestartPolicy, setting("What happens when it dies.", "live")] = RestartPolicy()
     start_timeout: Annotated[POSITIVE, setting("Seconds it has to become ready.", "live")] = 30.0
     stop_timeout: Annotated[SECONDS, setting("Seconds it has to end by itself before it is killed.", "live")] = 10.0
@@ -259,6 +287,7 @@ class EngineSet(Struct, frozen=True, kw_only=True):
     ] = 1
     gpus_per_engine: Annotated[Annotated[int, Meta(ge=0, le=64)], setting("GPUs that each engine is given.", "set")] = 0
     bind: Annotated[bool, setting("Pin each engine to CPUs (and GPUs) of its own.", "set")] = False
+    limits: Annotated[Limits, setting("What its engines may use on one host, all together.", "set")] = Limits()
     restart: Annotated[RestartPolicy, setting("What happens when an engine dies.", "live")] = RestartPolicy()
     start_timeout: Annotated[
         POSITIVE, setting("Seconds an engine has to register, start-up script included.", "live")
@@ -286,6 +315,13 @@ class Profile(Struct, frozen=True, kw_only=True):
         Annotated[str, form(r"^[a-z_][a-z0-9_-]{0,30}\$?$", "a user name")] | None,
         setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
     ] = None
+    on_stop: Annotated[
+        Literal["stop", "keep"],
+        setting(
+            "What `systemctl stop` means. stop: the whole cluster ends. keep: the daemon alone, as with a restart of the service.",
+            "live",
+        ),
+    ] = "stop"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("How much is logged.", "live")] = "info"
     publish: Annotated[
         Literal["ipython"] | None,

@@ -27,7 +27,7 @@ Applies = Literal["live", "set", "controller", "daemon"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 WEEK: Final = 7 * 86400.0
-SIZE_PATTERN: Final = r"^[0-9]{1,15} ?(B|KiB|MiB|GiB|TiB)$"
+SIZE_PATTERN: Final = r"^[0-9]{1,15} ?(B|[KMGT](iB)?)$"
 
 
 def setting(

@@ -24,8 +24,9 @@ def take(supervisor: Supervisor, command: events.CommandEvent) -> None:
         case events.StartRequested():
             _start(supervisor, command)
         case events.StopRequested():
-            if supervisor.state.is_wanted:
-                supervisor.record(records.RunChanged(supervisor.name, is_wanted=False))
+            # Who stops a cluster that is paused means more than a pause.
+            if supervisor.state.is_wanted or (supervisor.state.is_paused and not command.is_pause):
+                supervisor.record(records.RunChanged(supervisor.name, is_wanted=False, is_pause=command.is_pause))
             _answer(supervisor, command.request)
         case events.ScaleRequested():
             _scale(supervisor, command)

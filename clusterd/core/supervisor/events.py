@@ -61,9 +61,14 @@ class StartRequested(_Event, frozen=True):
 
 
 class StopRequested(_Event, frozen=True):
-    """Stop engines, then the controller."""
+    """Stop engines, then the controller.
+
+    Attributes:
+        is_pause: until the next daemon starts.
+    """
 
     request: int
+    is_pause: bool = False
 
 
 class ScaleRequested(_Event, frozen=True):

@@ -55,9 +55,14 @@ class ClusterCreated(_Record, frozen=True, tag=True):
 
 
 class RunChanged(_Record, frozen=True, tag=True):
-    """Somebody wants the cluster to run, or not to run any more."""
+    """Somebody wants the cluster to run, or not to run any more.
+
+    Attributes:
+        is_pause: it is to run again when the next daemon starts.
+    """
 
     is_wanted: bool
+    is_pause: bool = False
 
 
 class DesiredChanged(_Record, frozen=True, tag=True):

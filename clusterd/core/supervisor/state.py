@@ -61,6 +61,7 @@ class State:
         cluster: who it is; None before the journal was begun.
         next_number: number of the next launch; no number is used twice.
         is_wanted: the cluster is to run.
+        is_paused: it is not, but the next daemon is to start it again.
         desired: the wish for every engine set that there ever was one for.
         launches: all and only launches whose process or job may still run, by id, oldest first.
         halted: all and only units that are not started until they are resumed, and why.
@@ -71,6 +72,7 @@ class State:
         self.cluster: Cluster | None = None
         self.next_number = 0
         self.is_wanted = False
+        self.is_paused = False
         self.desired: dict[str, DesiredSet] = {}
         self.launches: dict[str, Launch] = {}
         self.halted: dict[str, str] = {}
@@ -87,7 +89,7 @@ class State:
                 self.cluster = record.identity
                 self.next_number = max(self.next_number, record.next_number)
             case records.RunChanged():
-                self.is_wanted = record.is_wanted
+                self.is_wanted, self.is_paused = record.is_wanted, record.is_pause
             case records.DesiredChanged():
                 self.desired[record.engine_set] = record.desired
             case records.LaunchIntended():
@@ -132,7 +134,7 @@ class State:
         name = self.cluster.name
         made: list[records.Record] = [
             records.ClusterCreated(name, self.cluster, self.next_number),
-            records.RunChanged(name, self.is_wanted),
+            records.RunChanged(name, self.is_wanted, self.is_paused),
         ]
         made += [records.DesiredChanged(name, unit, desired) for unit, desired in self.desired.items()]
         for launch in self.launches.values():

@@ -117,7 +117,7 @@ def test_the_pid_behind_setup_lines_is_the_programs_own(isolated, log):
 def test_a_log_that_has_grown_is_put_aside(log, monkeypatch):
     monkeypatch.setattr(local, "LOG_MAX", 10)
     log.write_text("more than ten bytes\n")
-    os.close(local._open_log(log))
+    os.close(local.open_log(log))
     assert log.read_text() == ""
     assert log.with_name(log.name + ".1").read_text() == "more than ten bytes\n"
 
