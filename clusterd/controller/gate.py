@@ -27,6 +27,10 @@ FULL_BYTES: Final = 32 * 1024**2
 DRAIN_SECONDS: Final = 3.0
 RELIEF: Final = 2
 """It is read again below this part of that."""
+FORGETS: Final = 0.9
+"""A long wait counts so much less with each release after it."""
+RANGE: Final = 8
+"""A wait that was told stays as it is while what is waited is not longer, and not shorter than this part of it."""
 
 
 class _Heard(NamedTuple):
@@ -48,8 +52,11 @@ class Gate:
         self._is_parked = is_parked
         self._store = store
         self._full_bytes = full_bytes
-        # What waits, in the order in which it was said; with the number of the change that must be committed before.
-        self._batches: deque[tuple[int, Connection, Batch]] = deque()
+        # What waits, in the order in which it was said; with the number of the change that must be committed before, and since when.
+        self._batches: deque[tuple[int, float, Connection, Batch]] = deque()
+        # How long what left lately had waited, and what was last told of that.
+        self._lasted = 0.0
+        self._told = 0.0
         self._heard: deque[_Heard] = deque()
         # Connections that brought something that has not entered `_heard`: in this turn, or since tasks of their clients are parked.
         self._unheard: dict[Connection, None] = {}
@@ -68,7 +75,7 @@ class Gate:
     def hold(self, connection: Connection, batch: Batch) -> None:
         """Send a batch when what was changed until the end of this turn is committed."""
         # Not `last_change` as it is now: what is said first in a turn may follow from what is changed last.
-        self._batches.append((-1, connection, batch))
+        self._batches.append((-1, 0.0, connection, batch))
 
     def hear(self, connections: Iterable[Connection]) -> None:
         """Acknowledge what was received from these until now when what follows from it is committed."""
@@ -84,10 +91,10 @@ class Gate:
                 del self._unheard[connection]
                 self._heard.append(_Heard(-1, connection, connection.session.received))
         for index in range(len(self._batches) - 1, -1, -1):
-            at, connection, batch = self._batches[index]
+            at, _, connection, batch = self._batches[index]
             if at >= 0:
                 break
-            self._batches[index] = (change, connection, batch)
+            self._batches[index] = (change, now, connection, batch)
         for index in range(len(self._heard) - 1, -1, -1):
             heard = self._heard[index]
             if heard.change >= 0:
@@ -111,14 +118,25 @@ class Gate:
             latest[connection] = seq
         for connection, seq in latest.items():
             connection.session.deal_with(seq)
+        if is_going:
+            self._lasted = max(now - batches[0][1], FORGETS * self._lasted)
         while batches and (self._trouble or batches[0][0] <= committed):
-            _, connection, batch = batches.popleft()
+            _, _, connection, batch = batches.popleft()
             _pass_on(connection, batch)
         fault.point("controller.release.half_done")
         for connection in latest:
             # What carries it may have left just now.
             if not connection.is_gone:
                 connection.endpoint.acknowledge_soon(connection, now)
+
+    def delay(self, now: float) -> float | None:
+        """How long what is said may take to leave, in seconds, with something to spare; None while that is as it was told last."""
+        batches = self._batches
+        lasts = max(self._lasted, now - batches[0][1]) if batches and batches[0][0] >= 0 else self._lasted
+        if self._told / RANGE <= lasts <= self._told:
+            return None
+        self._told = 2 * lasts
+        return self._told
 
     def drain(self, now: float) -> None:
         """The end: commit what is left, and send it."""

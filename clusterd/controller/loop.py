@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from clusterd.controller.peers import Agent, Client, Engine, Loss
+from clusterd.core.scheduler import events
 from clusterd.errors import WireError
 from clusterd.system import fault
 
@@ -154,6 +155,8 @@ class Loop:
             self._act(now)
 
     def _act(self, now: float) -> None:
+        if self.gate is not None and (seconds := self.gate.delay(now)) is not None:
+            self._tasks.handle(events.DispatchesHeld(seconds), now)
         self._tasks.settle(now)
         self._hub.notices.announce()
         fault.point("controller.turn.before_flush")

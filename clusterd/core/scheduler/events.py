@@ -200,6 +200,12 @@ class AbortRequested(Event, frozen=True):
     targets: tuple[int, ...] | None = None
 
 
+class DispatchesHeld(Event, frozen=True):
+    """What engines are given leaves later than it is decided, by about so much (its commit is waited for): until then no head has begun."""
+
+    seconds: float
+
+
 class Tick(Event, frozen=True):
     """Time has passed. Give what has been received first, so that a late loop does not suspect others of its own delay."""
 
@@ -224,5 +230,6 @@ AnyEvent: TypeAlias = (
     | TaskFinished
     | TaskNotRun
     | AbortRequested
+    | DispatchesHeld
     | Tick
 )

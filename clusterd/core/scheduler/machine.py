@@ -22,7 +22,7 @@ from clusterd.core.scheduler.state import State
 from clusterd.core.scheduler.status import engine_load, queue_status, unassigned
 from clusterd.core.scheduler.unbegun import end_waits
 from clusterd.core.scheduler.waits import Waits
-from clusterd.core.scheduler.watch import watch
+from clusterd.core.scheduler.watch import dispatches_held, watch
 from clusterd.core.scheduler.whereabouts import Whereabouts, whereabouts
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ HANDLERS: Final[Mapping[type, Callable[[State, Any, float, Out], None]]] = {
     events.TaskFinished: completion.task_finished,
     events.TaskNotRun: completion.task_not_run,
     events.AbortRequested: clients.abort_requested,
+    events.DispatchesHeld: dispatches_held,
     events.Tick: _tick,
 }
 """All events, each with its handler; a test holds this to the union `AnyEvent`."""

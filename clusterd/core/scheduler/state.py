@@ -39,7 +39,8 @@ class State:
         completed: runs that engines which are lost had completed.
         draining: all and only engines that drain and have not been reported as drained.
         overrun: how long after `head_since` a head is too late, whatever it was expected to take: only heads expected to take less
-            than prefetch_below have others behind them. In the scheme `pure` no head is: what an engine was given stays there.
+            than prefetch_below have others behind them. Longer where dispatches are held. In the scheme `pure` no head is: what an engine
+            was given stays there.
         targets: what a submission's tuple of targets means: an engine, or a set of them. Made once for each of the last few.
     """
 

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING
 
 from clusterd.core.scheduler.actions import Interrupt, KillEngine, Recall
 from clusterd.core.scheduler.engine import CONDEMNED, STALLED
+from clusterd.core.timers import NEVER
 
 if TYPE_CHECKING:
     from clusterd.core.scheduler.engine import Engine
+    from clusterd.core.scheduler.events import DispatchesHeld
     from clusterd.core.scheduler.state import Out, State
     from clusterd.core.scheduler.tasks import Task
+
+
+def dispatches_held(state: State, event: DispatchesHeld, _now: float, _out: Out) -> None:
+    """Give heads so much longer. Else what waits behind each would be recalled and given out anew, to be held again: for ever."""
+    if state.overrun < NEVER:
+        state.overrun = state.settings.overrun + state.settings.prefetch_below + event.seconds
 
 
 def watch(state: State, engine: Engine, now: float, out: Out) -> None:

@@ -92,6 +92,38 @@ def test_turns_queue_behind_each_other_and_go_in_order(cluster):
     assert [deliver.task for deliver in client.messages(m.Deliver)] == tasks
 
 
+def test_nothing_is_recalled_while_commits_take_long(cluster):
+    """Else what was given to engines would be given anew with each commit, written again, and make the next one longer."""
+    world, client, engine = with_task(cluster, *(bytes([number]) * 16 for number in range(3)))
+    for _ in range(3):
+        for dispatch in engine.messages(m.Dispatch):
+            engine.say(result(dispatch, finished=NOW + 0.0001))
+        world.turn()
+        world.commit()
+    world.engine()
+    world.hold()
+    client.say(*(submit(bytes([number]) * 16) for number in range(10, 20)))
+    world.turn()
+    known = world.tasks.scheduler.state.engines.values()
+    assert [len(one.held) for one in known] == [5, 5]
+    world.pass_time(2.0, step=0.02)
+    assert [(one.flags, one.recall_last) for one in known] == [(0, 0), (0, 0)]
+    world.commit()
+    assert len(engine.messages(m.Dispatch)) == 5
+    # Commits are swift again: soon a head is late when it would have been.
+    scheduler = world.tasks.scheduler.state
+    assert scheduler.overrun > 2.0
+    for number in range(100):
+        client.say(m.Submit(b"swift" + bytes([number]) * 11, m.APPLY, FUNCTION.digest, engine.wire_id, b""))
+        world.turn()
+        world.commit()
+        if scheduler.overrun < 0.1:
+            break
+        for dispatch in engine.messages(m.Dispatch):
+            engine.say(result(dispatch, finished=NOW + 0.0001))
+    assert scheduler.overrun < 0.1
+
+
 def test_two_commits_of_a_lone_round_trip_are_waited_for_and_there_is_no_fourth(cluster):
     world, client, engine = with_task(cluster, A)
     (dispatch,) = engine.messages(m.Dispatch)

@@ -88,6 +88,15 @@ def test_work_is_spread_before_it_is_stacked(world):
     assert [len(engine.inside) for engine in world.engines.values()] == [3, 3, 3, 3]
 
 
+def test_what_waits_behind_a_dispatch_that_is_held_is_not_recalled(world):
+    world.engine(), world.engine()
+    world.teach(0.0005)
+    flood(world, 8)
+    world.do(events.DispatchesHeld(0.5))
+    assert kinds(world.pass_time(0.5), actions.Recall) == []
+    assert len(kinds(world.pass_time(0.03), actions.Recall)) == 2
+
+
 def test_a_long_task_that_looked_short_delays_nothing_by_100_ms(world):
     slow, other = world.engine(), world.engine()
     world.teach(0.0005)
