@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["as_json", "request_timeout", "waiting"]
+__all__ = ["as_json", "planning", "request_timeout", "waiting"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -19,6 +19,16 @@ def as_json(function: _F) -> _F:
     return click.option("--json", "is_json", is_flag=True, help="Answer as JSON, in a stable, versioned shape.")(
         function
     )
+
+
+def planning(function: _F) -> _F:
+    """Add --plan."""
+    return click.option(
+        "--plan",
+        "is_plan",
+        is_flag=True,
+        help="Change nothing; print which engines and tasks would be touched, and whose they are.",
+    )(function)
 
 
 def waiting(default: float) -> Callable[[_F], _F]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clusterctl.moments import Since
 from clusterctl.options import as_json
 from clusterctl.output.answer import print_object
 from clusterctl.output.text import event_line
@@ -18,12 +19,19 @@ __all__ = ["events"]
 
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as things happen, until Ctrl-C.")
-@click.option("--since", type=click.IntRange(min=0), default=0, metavar="SEQ", help="Only events after this number.")
+@click.option(
+    "--since",
+    type=Since(),
+    metavar="WHEN",
+    help="Only later ones: 10m, 2h, 14:30, 2026-01-31, or the number of an event.",
+)
 @as_json
 @click.pass_obj
-def events(target: Target, *, follow: bool, since: int, is_json: bool) -> None:
-    """Show what happened since the daemon started (the last thousand or so)."""
-    for event in target.client().stream(f"{target.path}/events", follow=follow or None, since=since or None):
+def events(target: Target, *, follow: bool, since: float | None, is_json: bool) -> None:
+    """Show what happened (the last few thousand events), also before the daemon was started anew."""
+    is_number = isinstance(since, int)
+    query = {"since": since or None} if is_number else {"after": since}
+    for event in target.client().stream(f"{target.path}/events", follow=follow or None, **query):
         if is_json:
             print_object(event)
         else:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clusterctl.options import as_json, waiting
+from clusterctl.options import as_json, planning, waiting
 from clusterctl.output.answer import print_answer
+from clusterctl.output.plans import plan_lines
 from clusterctl.output.text import set_line
 from clusterctl.waiting import wait_until_converged
 
@@ -26,6 +27,7 @@ __all__ = ["scale"]
     metavar="S",
     help="Seconds for tasks on engines that go; by default what the profile says.",
 )
+@planning
 @waiting(120.0)
 @as_json
 @click.pass_obj
@@ -35,13 +37,17 @@ def scale(
     engine_set: str,
     count: int,
     drain_timeout: float | None,
+    is_plan: bool,
     is_waiting: bool,
     timeout: float,
     is_json: bool,
 ) -> None:
     """Set the number of engines of SET to N. Idle and youngest engines go first."""
-    body = {"n": count, "drain_timeout": drain_timeout}
+    body = {"n": count, "drain_timeout": drain_timeout, "plan": is_plan}
     answer = target.client().put(f"{target.path}/sets/{engine_set}", body)
+    if is_plan:
+        print_answer(answer, [] if is_json else plan_lines(answer), is_json=is_json)
+        return
     lines = [f"{engine_set}: {count} wished"]
     if is_waiting:
         answer = wait_until_converged(target, timeout=timeout, is_quiet=is_json)

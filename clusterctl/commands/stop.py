@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clusterctl.options import as_json, waiting
+from clusterctl.options import as_json, planning, waiting
 from clusterctl.output.answer import print_answer
+from clusterctl.output.plans import plan_lines
 from clusterctl.waiting import wait_until_converged
 from clusterd.errors import NotConverged
 
@@ -29,6 +30,7 @@ __all__ = ["stop"]
 @click.option(
     "--daemon/--no-daemon", "ends_daemon", default=None, help="End the daemon too; by default if `start` began it."
 )
+@planning
 @waiting(60.0)
 @as_json
 @click.pass_obj
@@ -37,12 +39,17 @@ def stop(
     *,
     kill_after: float | None,
     ends_daemon: bool | None,
+    is_plan: bool,
     is_waiting: bool,
     timeout: float,
     is_json: bool,
 ) -> None:
     """Stop engines and controller. Running tasks are lost; the wish to run nothing is remembered."""
     client = target.client()
+    if is_plan:
+        answer = client.post(f"{target.path}/stop", {"daemon": ends_daemon, "plan": True})
+        print_answer(answer, [] if is_json else plan_lines(answer), is_json=is_json)
+        return
     client.get("/v1/version")
     # Opened before anything is asked for, so that the pid cannot have come to mean another process.
     daemon = os.pidfd_open(client.pid) if client.pid else -1

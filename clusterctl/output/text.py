@@ -115,11 +115,19 @@ def _controller(controller: dict[str, Any]) -> str:
     parts = []
     if controller.get("pid"):
         parts.append(f"process {controller['pid']}, up {age(controller.get('uptime') or 0)}")
-    if controller.get("restarts"):
-        parts.append(f"restarted {_times(controller['restarts'])}")
+    parts += _last_end(controller)
     if controller.get("reason"):
         parts.append(controller["reason"])
     return "; ".join(parts)
+
+
+def _last_end(entry: dict[str, Any], whose: str = "") -> list[str]:
+    """Return how often it had to be restarted, and why the last time, where its present state does not tell that."""
+    if not entry.get("restarts"):
+        return []
+    why = entry.get("last_end", "")
+    is_told = not why or why in (entry.get("reason") or "")
+    return [f"{whose}restarted {_times(entry['restarts'])}" + ("" if is_told else f", the last time because it {why}")]
 
 
 def set_line(entry: dict[str, Any]) -> str:
@@ -129,6 +137,7 @@ def set_line(entry: dict[str, Any]) -> str:
         parts.append(f"seen {age(entry['age'])} ago")
     elif entry["desired"]:
         parts.append("not seen yet")
+    parts += _last_end(entry, "its agent ")
     return "; ".join(parts)
 
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BODY_MAX",
+    "Drain",
     "Empty",
     "Events",
+    "Explain",
     "Logs",
     "Restart",
     "Resume",
@@ -77,24 +79,39 @@ class Start(_Request):
 class Stop(_Request):
     """POST stop: end engines and controller. `timeout`: seconds before what is left is killed.
 
-    `daemon`: end the daemon too; null means: if `clusterctl start` began it.
+    `daemon`: end the daemon too; null means: if `clusterctl start` began it. `plan`: change nothing, and tell what would be touched.
     """
 
     timeout: _Seconds | None = None
     daemon: bool | None = None
+    plan: bool = False
 
 
 class Restart(_Request):
-    """POST restart: `all`, `controller`, or the name of an engine set."""
+    """POST restart: `all`, `controller`, or the name of an engine set. `plan` as in Stop."""
 
     what: str = "all"
+    plan: bool = False
 
 
 class Scale(_Request):
-    """PUT set: `n` engines. `drain_timeout`: seconds for tasks on engines that go; by default what the profile says."""
+    """PUT set: `n` engines. `drain_timeout`: seconds for tasks on engines that go; by default what the profile says. `plan` as in Stop."""
 
     n: _Count
     drain_timeout: _Seconds | None = None
+    plan: bool = False
+
+
+class Drain(_Request):
+    """POST drain: these engines (as in Targets) get no new tasks, and end when they have none left, or after `drain_timeout`.
+
+    The set's number goes down by as many; with `replace` each gets a successor in its place. `plan` as in Stop.
+    """
+
+    targets: Annotated[list[int | str], Meta(min_length=1)]
+    replace: bool = False
+    drain_timeout: _Seconds | None = None
+    plan: bool = False
 
 
 class Resume(_Request):
@@ -124,10 +141,17 @@ class Logs(_Request):
 
 
 class Events(_Request):
-    """GET events. `since`: the `seq` of the last event already seen."""
+    """GET events. `since`: the `seq` of the last event already seen; `after`: a wall time, of which only later ones are told."""
 
     follow: bool = False
     since: Annotated[int, Meta(ge=0)] = 0
+    after: float | None = None
+
+
+class Explain(_Request):
+    """GET explain. `subject`: `engines/3`, `3`, `id:7`, a set, `agent`, `agent/SET` or `controller`."""
+
+    subject: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class _TaskFilter(_Request, kw_only=True):

@@ -37,6 +37,7 @@ PATHS: dict[tuple[str, str], str] = {
     ("POST", f"{_CLUSTER}/restart"): "restart",
     ("POST", f"{_CLUSTER}/reload"): "reload",
     ("POST", f"{_CLUSTER}/rotate-key"): "rotate_key",
+    ("POST", f"{_CLUSTER}/drain"): "drain",
     ("PUT", _CLUSTER + "/sets/{set}"): "scale",
     ("POST", _CLUSTER + "/sets/{set}/resume"): "resume",
     ("GET", f"{_CLUSTER}/engines"): "engines",
@@ -47,6 +48,7 @@ PATHS: dict[tuple[str, str], str] = {
     ("GET", f"{_CLUSTER}/connection"): "connection",
     ("GET", f"{_CLUSTER}/logs"): "logs",
     ("GET", f"{_CLUSTER}/events"): "events",
+    ("GET", f"{_CLUSTER}/explain"): "explain",
 }
 """Method and path -> name of the handler below."""
 
@@ -124,6 +126,12 @@ class Routes:
         body = decode_body(requests.Scale, await request.read())
         return _json(await self._service.scale(request.match_info["set"], body, caller(request)))
 
+    async def drain(self, request: web.Request) -> web.StreamResponse:
+        """POST drain."""
+        self._check(request)
+        body = decode_body(requests.Drain, await request.read())
+        return _json(await self._service.drain(body, caller(request)))
+
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """POST sets/SET/resume."""
         self._check(request)
@@ -167,6 +175,11 @@ class Routes:
         self._check(request)
         query = decode_query(requests.Events, request.query)
         return await _stream(request, self._service.events(query))
+
+    async def explain(self, request: web.Request) -> web.StreamResponse:
+        """GET explain."""
+        self._check(request)
+        return _json(await self._service.explain(decode_query(requests.Explain, request.query)))
 
     def _check(self, request: web.Request) -> None:
         name = request.match_info["cluster"]

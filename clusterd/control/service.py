@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from clusterd.control.authorize import Caller
     from clusterd.control.requests import (
+        Drain,
         Events,
+        Explain,
         Logs,
         Restart,
         Resume,
@@ -63,6 +65,9 @@ class Service(Protocol):
     async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
         """Wish for a number of engines."""
 
+    async def drain(self, request: Drain, caller: Caller) -> dict[str, Any]:
+        """Give some engines no new tasks, and end them when they have none left."""
+
     async def resume(self, engine_set: str, request: Resume, caller: Caller) -> dict[str, Any]:
         """Try again what was given up."""
 
@@ -83,6 +88,9 @@ class Service(Protocol):
 
     async def rotate_key(self, request: RotateKey, caller: Caller) -> dict[str, Any]:
         """Change the keys of the cluster."""
+
+    async def explain(self, request: Explain) -> dict[str, Any]:
+        """The story of one engine, set, agent or controller, and how it is now."""
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
         """Lines of log files as `{"source", "line"}`, oldest first."""

@@ -374,7 +374,7 @@ class Hub:
             self.has_other_places = True
             engine.door.lost(engine, now)
         self.watch.engine_left(engine, now)
-        self.notices.gone(engine, end.cause)
+        self.notices.gone(engine, end.cause, is_wanted=end.is_wanted)
         self._work.engine_lost(engine, end, now)
         log.info("gone: engine %d (%s): %s", engine.id, engine.name, end.cause)
 

@@ -71,13 +71,14 @@ class Notices:
                 self._told.add(engine.id)
                 self.on_came(engine)
 
-    def gone(self, engine: Engine, cause: str) -> None:
+    def gone(self, engine: Engine, cause: str, *, is_wanted: bool = False) -> None:
         """Announce the end of an engine."""
         self._changed.pop(engine.id, None)
         if engine.id in self._told:
             self._told.discard(engine.id)
             self.on_gone(engine)
-        self._gone.append(EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause))
+        gone = EngineGone(engine.id, engine.uuid, engine.engine_set, engine.slot, cause, is_wanted)
+        self._gone.append(gone)
 
     def told(self) -> list[Engine]:
         """The engines that stock clients know of."""

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from clusterd.controller.holdings import engine_tasks
 from clusterd.controller.pages import Pages
 from clusterd.controller.records import Records
 from clusterd.core.scheduler import events
@@ -16,6 +17,7 @@ from clusterd.core.wire.messages import (
     Drain,
     Drained,
     EngineCommand,
+    EngineTasks,
     ErrorReply,
     Goodbye,
     ListEngines,
@@ -125,6 +127,9 @@ class Requests:
                 if client.is_operator and client.control is not None:
                     for agent in self._hub.agents.values():
                         notices.agent(agent, "attached" if agent.connection else "lost", [client.control])
+            case EngineTasks():
+                value = engine_tasks(self._hub, self._tasks, message.engines, now)
+                self._say(client, Reply(message.request, value), 512 * (1 + len(value["engines"])))
             case EngineCommand():
                 self._operations.engine_command(client, message)
             case SetDesired():

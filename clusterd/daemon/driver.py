@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import actions, events, records
+from clusterd.core.supervisor.footprint import footprint, plan
+from clusterd.daemon.footprints import named
+from clusterd.daemon.record_story import RecordStory
 from clusterd.errors import ControlError, StorageError
 from clusterd.system import clock, fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clusterd.core.supervisor.events import Event
+    from clusterd.core.supervisor.events import CommandEvent, Event
+    from clusterd.core.supervisor.footprint import Footprint
     from clusterd.core.supervisor.machine import Supervisor
     from clusterd.daemon.effects import Effects
     from clusterd.daemon.story import Story
@@ -49,6 +53,8 @@ class Driver:
         self._journal = journal
         self._effects = effects
         self._story = story
+        self._record_story = RecordStory(story)
+        self._record_story.begin(supervisor.state)
         # Events that arrived while another one was being handled, oldest first.
         self._queue: deque[Event] = deque()
         self._is_busy = False
@@ -59,6 +65,9 @@ class Driver:
         self.broken: StorageError | None = None
         # Called when that happens.
         self.on_broken: Callable[[], None] = lambda: None
+        # The supervisor before the command that is being handled, and what the command has touched.
+        self._before: Supervisor | None = None
+        self._footprint: Footprint | None = None
         # Answers by request, until `command` fetches them.
         self._answers: dict[int, actions.Answer | actions.Refuse] = {}
 
@@ -98,7 +107,7 @@ class Driver:
             self._story.touch()
 
     def command(self, event: Event, request: int) -> dict[str, Any]:
-        """Handle a command and return its answer; it is durable by then.
+        """Handle a command and return its answer, with what it touches under `touched`; it is durable by then.
 
         Raises:
             ControlError: the supervisor refuses it.
@@ -106,6 +115,7 @@ class Driver:
         """
         # A few hundred small structs. Commands are rare, and a wish that was refused must leave no trace.
         before = copy.deepcopy(self.supervisor)
+        self._before, self._footprint = before, None
         try:
             self._journal_first = event
             self.feed(event)
@@ -118,7 +128,18 @@ class Driver:
         answer = self._answers.pop(request)
         if isinstance(answer, actions.Refuse):
             raise ControlError(answer.message, hint=answer.hint)
-        return answer.value
+        return {**answer.value, **self._touched()}
+
+    def plan(self, event: CommandEvent) -> Footprint:
+        """Return what a command would touch; nothing is done.
+
+        Raises:
+            ControlError: the supervisor would refuse it.
+        """
+        planned = plan(self.supervisor, event, clock.monotonic())
+        if isinstance(planned, actions.Refuse):
+            raise ControlError(planned.message, hint=planned.hint)
+        return planned
 
     def next_deadline(self) -> float | None:
         """Return when `feed(TimePassed())` is due."""
@@ -128,6 +149,7 @@ class Driver:
         if isinstance(event, events.LaunchExited):
             self._tell_end(event)
         decided = self.supervisor.handle(event, clock.monotonic())
+        self._note_footprint(event)
         batch = [action.record for action in decided if isinstance(action, actions.Append)]
         if batch:
             try:
@@ -136,6 +158,7 @@ class Driver:
                 if event is self._journal_first:
                     raise _NotRecorded(error) from error
                 raise
+            self._record_story.tell(batch)
         for action in decided:
             match action:
                 case actions.Append():
@@ -148,6 +171,13 @@ class Driver:
         if batch:
             fault.point("daemon.handle.after_actions")
 
+    def _touched(self) -> dict[str, Any]:
+        return {} if self._footprint is None else {"touched": named(self._footprint)}
+
+    def _note_footprint(self, event: Event) -> None:
+        if self._before is not None and event is self._journal_first:
+            self._footprint, self._before = footprint(self._before, self.supervisor), None
+
     def _tell_end(self, event: events.LaunchExited) -> None:
         launch = self.supervisor.state.launches.get(event.launch)
         if launch is None:
@@ -156,4 +186,4 @@ class Driver:
         pid = f" (process {launch.identity.pid})" if launch.identity is not None else ""
         level = logging.INFO if launch.is_stopping else logging.WARNING
         text = f"the {name}{pid} {event.reason}"
-        self._story.tell("launch_ended", text, level=level, unit=launch.unit, launch=launch.id)
+        self._story.tell("launch_ended", text, level=level, unit=launch.unit, launch=launch.id, cause=event.reason)

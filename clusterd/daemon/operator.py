@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from clusterd.core.model import ids
 from clusterd.core.supervisor import events
 from clusterd.core.wire.messages import (
     AgentNotice,
@@ -26,6 +27,7 @@ from clusterd.core.wire.messages import (
     SetDesired,
     StopAsked,
 )
+from clusterd.daemon.engine_story import EngineStory
 from clusterd.errors import ClusterdError, ControlError
 from clusterd.system import clock
 
@@ -76,6 +78,7 @@ class Operator:
         self._leaving: set[int] = set()
         self._all_idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._engine_story = EngineStory(story, roster, self._sets)
         # Called when a client of the controller has asked for the end of the cluster.
         self.on_stop_asked: Callable[[str], None] = lambda _who: None
         link.on_up, link.on_messages, link.on_down = self.up, self.receive, self.down
@@ -92,7 +95,11 @@ class Operator:
         self._draining.clear()
         self._roster.forget_agents()
         if launch:
-            self._story.tell("controller_unreachable", f"lost the connection to the controller: {reason}")
+            text = f"lost the connection to the controller: {reason}"
+            # It is so while somebody stops it, too.
+            is_wanted = self._driver.supervisor.state.is_wanted
+            level = logging.WARNING if is_wanted else logging.INFO
+            self._story.tell("controller_unreachable", text, level=level, unit=ids.CONTROLLER, launch=launch)
             self._feed(events.ControllerUnreachable(launch, reason))
 
     def receive(self, messages: list[Any]) -> None:
@@ -102,12 +109,8 @@ class Operator:
         for message in messages:
             match message:
                 case EnginesChanged():
-                    self._tell_others(message.added)
+                    self._engine_story.changed(message)
                     touched |= self._roster.change(message.added, message.removed)
-                    for gone in message.removed:
-                        name = f"{gone.engine_set}/{gone.slot}"
-                        text = f"engine {name} (id {gone.id}) is gone: {gone.cause}"
-                        self._story.tell("engine_gone", text, engine=name, id=gone.id, cause=gone.cause)
                 case AgentNotice():
                     self._agent_notice(message, now)
                 case Drained():
@@ -194,7 +197,12 @@ class Operator:
         def listed(value: list[Any]) -> None:
             self._launch = launch
             seen = self._listed(value, asked_at)
-            self._story.tell("controller_ready", f"connected to the controller, process {about['pid']}", launch=launch)
+            self._story.tell(
+                "controller_ready",
+                f"connected to the controller, process {about['pid']}",
+                unit=ids.CONTROLLER,
+                launch=launch,
+            )
             self._feed(events.ControllerReady(launch), *seen)
 
         self._link.ask(ListEngines, listed)
@@ -219,40 +227,26 @@ class Operator:
                 by_set.setdefault(place[0], []).append(place[1])
         self._feed(*(events.EnginesDrained(unit, tuple(sorted(slots))) for unit, slots in by_set.items()))
 
-    def _tell_others(self, added: list[EngineInfo]) -> None:
-        """Note engines that came without being wished for: stock ones, and those that somebody started by hand."""
-        sets = self._driver.supervisor.sets()
-        for engine in added:
-            if engine.engine_set not in sets and engine.id not in self._roster.engines:
-                name = f"{engine.engine_set}/{engine.slot}"
-                where = f" on {engine.host}" if engine.host else ""
-                self._story.tell(
-                    "engine_joined", f"engine {name} (id {engine.id}) has joined{where}", engine=name, id=engine.id
-                )
+    def _sets(self) -> list[str]:
+        # Asked each time: a command that could not be recorded puts another supervisor in the place of this one.
+        return self._driver.supervisor.sets()
 
     def _agent_notice(self, notice: AgentNotice, now: float) -> None:
         known = self._roster.agents.get(notice.launch)
         self._roster.note_agent(notice)
         if notice.event in {"lost", "left"}:
             evidence = "its connection is lost" if notice.event == "lost" else "it said goodbye"
+            self._story.tell(
+                "agent_unreachable",
+                f"the agent of {notice.engine_set}: {evidence}",
+                unit=notice.engine_set,
+                launch=notice.launch,
+            )
             self._feed(events.AgentUnreachable(notice.launch, evidence))
             return
-        before = set() if known is None else set(known.warnings)
-        for warning in notice.warnings:
-            if warning not in before:
-                text = f"{notice.engine_set}: {warning}"
-                self._story.tell("warning", text, level=logging.WARNING, unit=notice.engine_set)
-        self._tell_crash_loops(notice, known)
+        self._engine_story.reported(notice, known)
         slots = tuple(events.SlotView(slot.slot, slot.state, slot.reason) for slot in notice.slots)
         self._feed(events.AgentReported(notice.launch, notice.generation, slots, now))
-
-    def _tell_crash_loops(self, notice: AgentNotice, known: AgentNotice | None) -> None:
-        before = {slot.slot for slot in known.slots if slot.state == "crash-loop"} if known is not None else set()
-        for slot in notice.slots:
-            if slot.state == "crash-loop" and slot.slot not in before:
-                name = f"{notice.engine_set}/{slot.slot}"
-                text = f"{name} is not started any more: {slot.reason}"
-                self._story.tell("crash_loop", text, level=logging.ERROR, engine=name)
 
     def _ask(self, make: Callable[[int], Any]) -> None:
         async def ask() -> None:

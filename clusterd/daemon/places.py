@@ -73,6 +73,11 @@ class Places(NamedTuple):
         """Log files."""
         return self.state / "log"
 
+    @property
+    def story(self) -> Path:
+        """What happened, a line each."""
+        return self.logs / "events.jsonl"
+
     def identity_file(self, unit_kind: str, launch: str) -> Path:
         """Return the file that the process of a launch claims; `unit_kind` is `controller` or `agent`."""
         return self.units / f"{unit_kind}-{launch}.json"

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from clusterd import __version__
 from clusterd.core.model.ids import CONTROLLER
+from clusterd.core.model.slots import format_slots
 from clusterd.core.supervisor import events
 from clusterd.core.wire.messages import ControllerStatus
 from clusterd.daemon.connecting import connection_of
-from clusterd.daemon.engine_commands import command_engines
+from clusterd.daemon.engine_commands import command_engines, resolve
+from clusterd.daemon.explaining import explain
 from clusterd.daemon.key_rotation import rotate_keys
 from clusterd.daemon.logs import LogFiles, sources_of
+from clusterd.daemon.planning import plan_of
 from clusterd.daemon.profiles import EFFECTS
 from clusterd.daemon.startup import default_set
 from clusterd.daemon.status import cluster_status, engine_list
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
     from clusterd.control.authorize import Caller
     from clusterd.control.requests import (
+        Drain,
         Events,
+        Explain,
         Logs,
         Restart,
         Resume,
@@ -52,6 +57,7 @@ Request: TypeAlias = (
     events.StartRequested
     | events.StopRequested
     | events.ScaleRequested
+    | events.DrainRequested
     | events.RestartRequested
     | events.ResumeRequested
 )
@@ -157,7 +163,12 @@ class Service:
 
     def events(self, request: Events) -> AsyncGenerator[dict[str, Any]]:
         """The story."""
-        return self._events(request.since, follow=request.follow)
+        return self._events(request.since, follow=request.follow, after=request.after)
+
+    async def explain(self, request: Explain) -> dict[str, Any]:
+        """One story."""
+        await self._daemon.refresh_engines()
+        return await explain(self._daemon, request.subject)
 
     # --- commands ---
 
@@ -169,8 +180,11 @@ class Service:
 
     async def stop(self, request: Stop, caller: Caller) -> dict[str, Any]:
         """Run nothing, and end if asked to, or if `clusterctl start` began this daemon."""
-        answer = self._command("stop", events.StopRequested(self._number()), caller)
         ends_daemon = self._daemon.ends_on_stop if request.daemon is None else request.daemon
+        event = events.StopRequested(self._number())
+        if request.plan:
+            return {**await self._plan("stop", event), "ends_daemon": ends_daemon}
+        answer = self._command("stop", event, caller)
         if request.timeout is not None:
             self._daemon.kill_after(request.timeout)
         self._daemon.end_when_idle(wanted=ends_daemon)
@@ -179,14 +193,26 @@ class Service:
     async def restart(self, request: Restart, caller: Caller) -> dict[str, Any]:
         """End and start again."""
         unit = "" if request.what == "all" else request.what
-        return self._command(f"restart {request.what}", events.RestartRequested(self._number(), unit), caller)
+        event, what = events.RestartRequested(self._number(), unit), f"restart {request.what}"
+        return await self._plan(what, event) if request.plan else self._command(what, event, caller)
 
     async def scale(self, engine_set: str, request: Scale, caller: Caller) -> dict[str, Any]:
         """Wish for engines."""
         # Idle engines go first when there are too many: that is asked now, not remembered.
         await self._daemon.refresh_engines()
         event = events.ScaleRequested(self._number(), engine_set, request.n, request.drain_timeout)
-        return self._command(f"scale {engine_set} to {request.n}", event, caller)
+        what = f"scale {engine_set} to {request.n}"
+        return await self._plan(what, event) if request.plan else self._command(what, event, caller)
+
+    async def drain(self, request: Drain, caller: Caller) -> dict[str, Any]:
+        """Let engines finish and go."""
+        meant = resolve(request.targets, engine_list(self._daemon.driver.supervisor, self._daemon.roster))
+        slots: dict[str, tuple[int, ...]] = {}
+        for engine in meant:
+            slots[engine["set"]] = (*slots.get(engine["set"], ()), engine["slot"])
+        event = events.DrainRequested(self._number(), slots, request.replace, request.drain_timeout)
+        what = f"drain {', '.join(format_slots(unit, some) for unit, some in slots.items())}"
+        return await self._plan(what, event) if request.plan else self._command(what, event, caller)
 
     async def resume(self, engine_set: str, request: Resume, caller: Caller) -> dict[str, Any]:
         """Try again."""
@@ -201,7 +227,10 @@ class Service:
 
     async def command_engines(self, command: str, request: Targets, caller: Caller) -> dict[str, Any]:
         """Act on engines."""
-        self._tell(f"{command} {', '.join(map(str, request.targets))}", caller)
+        meant = resolve(request.targets, engine_list(self._daemon.driver.supervisor, self._daemon.roster))
+        units = {engine["set"] for engine in meant}
+        about = {"unit": units.pop(), "slots": [engine["slot"] for engine in meant]} if len(units) == 1 else {}
+        self._tell(f"{command} {', '.join(map(str, request.targets))}", caller, **about)
         return await command_engines(self._daemon, command, request.targets)
 
     async def reload(self, caller: Caller) -> dict[str, Any]:
@@ -230,13 +259,27 @@ class Service:
     def _number(self) -> int:
         return self._daemon.driver.new_request()
 
-    def _tell(self, what: str, caller: Caller) -> None:
-        self._daemon.story.tell("command", f"{what}, asked for by {caller}", uid=caller.uid, pid=caller.pid)
+    def _tell(self, what: str, caller: Caller, **about: Any) -> None:
+        text = f"{what}, asked for by {caller}"
+        self._daemon.story.tell("command", text, uid=caller.uid, pid=caller.pid, **about)
 
     def _command(self, what: str, event: Request, caller: Caller) -> dict[str, Any]:
-        self._tell(what, caller)
+        about: dict[str, Any] = {}
+        if isinstance(event, events.DrainRequested):
+            if len(event.slots) == 1:
+                [(about["unit"], slots)] = event.slots.items()
+                about["slots"] = list(slots)
+        elif unit := event.engine_set if isinstance(event, events.ScaleRequested) else getattr(event, "unit", ""):
+            about["unit"] = unit
+        self._tell(what, caller, **about)
         answer = self._daemon.command(event, event.request)
         return {"cluster": self.name, **answer}
+
+    async def _plan(self, what: str, event: Request) -> dict[str, Any]:
+        daemon = self._daemon
+        await daemon.refresh_engines()
+        planned = daemon.driver.plan(event)
+        return {"cluster": self.name, **await plan_of(daemon, what, planned)}
 
     def _view(self) -> dict[str, Any]:
         daemon = self._daemon
@@ -302,10 +345,11 @@ class Service:
         finally:
             self._daemon.story.forget(changed.set)
 
-    async def _events(self, since: int, *, follow: bool) -> AsyncGenerator[dict[str, Any]]:
+    async def _events(self, since: int, *, follow: bool, after: float | None = None) -> AsyncGenerator[dict[str, Any]]:
         while True:
             for event in self._daemon.story.since(since):
-                yield event
+                if after is None or event["time"] > after:
+                    yield event
             since = self._daemon.story.number
             if not follow:
                 return

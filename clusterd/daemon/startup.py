@@ -23,6 +23,7 @@ from clusterd.daemon.places import Places
 from clusterd.daemon.processes import Processes
 from clusterd.daemon.profiles import ProfileSource
 from clusterd.daemon.story import Story
+from clusterd.daemon.story_file import StoryFile
 from clusterd.daemon.units import open_launcher
 from clusterd.errors import ControlError, LockHeld
 from clusterd.storage.journal import Journal
@@ -135,7 +136,7 @@ def _begin(
     opened.append(listener)
     journal = Journal.open(places.journal)
     opened.append(journal)
-    story = Story()
+    story = Story(StoryFile(places.story))
     warnings: list[str] = []
     if journal.torn is not None:
         torn = journal.torn

@@ -143,6 +143,7 @@ def _controller(supervisor: Supervisor, seen: UnitView, link_problem: str) -> di
         "is_stuck": state == "halted",
         "launch": None if launch is None else launch.id,
         "restarts": supervisor.unit(CONTROLLER).restarts.failures,
+        "last_end": seen.last_end,
         **_process(supervisor, launch),
     }
 
@@ -175,6 +176,8 @@ def _engine_set(
         "generation": seen.generation,
         "draining": len(seen.draining),
         "retry_in": seen.retry_in,
+        "restarts": supervisor.unit(seen.unit).restarts.failures,
+        "last_end": seen.last_end,
         "launches": [
             {
                 "launch": each.id,

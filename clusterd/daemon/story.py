@@ -1,7 +1,8 @@
 """What happened, as a ring of events that people and programs can read and follow; each is a line of the log as well.
 
 Every change of what `status` would say gets a number, told or not, so that a long poll knows whether its caller has seen it.
-Readers hold a place in the ring, never a queue: one that is slow misses events and is told how many.
+Readers hold a place in the ring, never a queue: one that is slow misses events and is told how many. The ring is filled from a
+file, so that a daemon knows what its predecessors told; each life has numbers of its own, above all earlier ones.
 """
 
 from __future__ import annotations
@@ -15,23 +16,31 @@ from clusterd.system import clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clusterd.daemon.story_file import StoryFile
+
 __all__ = ["Story"]
 
 _log = logging.getLogger("clusterd.daemon")
-KEPT: Final = 2000
+KEPT: Final = 4000
+LIFE: Final = 1_000_000
+"""Numbers of one life of the daemon: most changes are not told, so the last number in the file is not the last one given."""
 
 
 class Story:
-    """The events of one daemon.
+    """The events of one daemon and its predecessors.
+
+    Args:
+        file: where they are kept; None: in memory only.
 
     Attributes:
-        number: of the last change; 1 before the first.
+        number: of the last change; 1 before the first of all.
     """
 
-    def __init__(self) -> None:
-        self.number = 1
+    def __init__(self, file: StoryFile | None = None) -> None:
         # The last KEPT events, oldest first.
-        self._events: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._events: deque[dict[str, Any]] = deque([] if file is None else file.last(KEPT), maxlen=KEPT)
+        self.number = 1 if not self._events else (self._events[-1]["seq"] // LIFE + 1) * LIFE + 1
+        self._file = file
         # Called once at the next change, then forgotten.
         self._waiting: list[Callable[[], None]] = []
 
@@ -41,11 +50,17 @@ class Story:
         Args:
             event: stable word for programs: `launch_started`, `engines_changed`.
             text: the sentence for people.
-            level: of the log line.
-            fields: what else programs may want to know.
+            level: of the log line; what is worse than information says so in the event, too.
+            fields: what else programs may want to know: `unit`, `slots` or `engine` say whom it is about.
         """
         self.number += 1
-        self._events.append({"seq": self.number, "time": clock.wall(), "event": event, "text": text, **fields})
+        told: dict[str, Any] = {"seq": self.number, "time": clock.wall(), "event": event, "text": text}
+        if level > logging.INFO:
+            told["level"] = logging.getLevelName(level).lower()
+        told |= fields
+        self._events.append(told)
+        if self._file is not None:
+            self._file.add(told)
         _log.log(level, "%s", text)
         self._wake()
 
@@ -55,7 +70,7 @@ class Story:
         self._wake()
 
     def since(self, number: int) -> list[dict[str, Any]]:
-        """Return the events after `number`; a number of an earlier daemon's life gives all."""
+        """Return the events after `number`; one that was never given (the file is lost) gives all."""
         if number > self.number:
             number = 0
         found = [event for event in self._events if event["seq"] > number]
@@ -63,6 +78,10 @@ class Story:
             lost = {"seq": found[0]["seq"] - 1, "time": found[0]["time"], "event": "missed"}
             return [{**lost, "text": f"events between {number} and {found[0]['seq']} are forgotten"}, *found]
         return found
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all events that are remembered, oldest first."""
+        return list(self._events)
 
     def call_at_next_change(self, function: Callable[[], None]) -> None:
         """Call `function` once, at the next change."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.core.model.task import Place
 from clusterd.core.scheduler import clients, completion, engines, events, submission
 from clusterd.core.scheduler.engine import Engine, Pool
+from clusterd.core.scheduler.holdings import Holding, holdings
 from clusterd.core.scheduler.outcomes import give_up_avoiding
 from clusterd.core.scheduler.placement import settle
 from clusterd.core.scheduler.records import record_of
@@ -119,6 +120,10 @@ class Scheduler:
         """Return one engine's tasks, None when it is not known."""
         known = self.state.engines.get(engine)
         return None if known is None else engine_load(known)
+
+    def holdings(self, engine: int, limit: int) -> tuple[list[Holding], int]:
+        """Return the first `limit` tasks that an engine holds, and how many it holds or has queued for it alone."""
+        return holdings(self.state, engine, limit)
 
     def unassigned(self) -> int:
         """Return how many queued tasks any (or one of several) engines may run."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from clusterd.core.model import ids
 from clusterd.core.model.desired import DesiredSet
+from clusterd.core.model.slots import format_slots
 from clusterd.core.supervisor import actions, events, records
 from clusterd.core.supervisor.victims import choose_victims
 
@@ -30,6 +31,8 @@ def take(supervisor: Supervisor, command: events.CommandEvent) -> None:
             _answer(supervisor, command.request)
         case events.ScaleRequested():
             _scale(supervisor, command)
+        case events.DrainRequested():
+            _drain(supervisor, command)
         case events.RestartRequested():
             _restart(supervisor, command)
         case events.ResumeRequested():
@@ -72,6 +75,55 @@ def _scale(supervisor: Supervisor, command: events.ScaleRequested) -> None:
     supervisor.unit(command.engine_set).patience = command.drain_timeout
     _wish(supervisor, command.engine_set, command.n)
     _answer(supervisor, command.request)
+
+
+def _drain(supervisor: Supervisor, command: events.DrainRequested) -> None:
+    state = supervisor.state
+    for unit, slots in command.slots.items():
+        if refusal := _drain_refusal(supervisor, unit, slots, is_replaced=command.is_replaced):
+            supervisor.act(actions.Refuse(command.request, *refusal))
+            return
+    told: list[actions.Drain] = []
+    for unit, slots in command.slots.items():
+        watch = supervisor.unit(unit)
+        watch.patience = command.drain_timeout
+        if not command.is_replaced:
+            if wanted := sorted(set(slots).intersection(state.desired[unit].slots)):
+                supervisor.record(records.DesiredChanged(supervisor.name, unit, state.desired[unit].without(wanted)))
+            continue
+        held = {slot for launch in state.of_unit(unit) if not launch.is_stopping for slot in launch.slots}
+        # Where no engine can be, the next one is a new one anyway.
+        if occupied := tuple(sorted(held.intersection(slots))):
+            patience = supervisor.unit_settings(unit).drain_timeout if watch.patience is None else watch.patience
+            supervisor.record(
+                records.DrainIntended(supervisor.name, unit, occupied, supervisor.now, patience, is_replaced=True)
+            )
+            told.append(actions.Drain(unit, occupied))
+    _answer(supervisor, command.request)
+    for action in told:
+        supervisor.act(action)
+
+
+def _drain_refusal(
+    supervisor: Supervisor, unit: str, slots: tuple[int, ...], *, is_replaced: bool
+) -> tuple[str, str] | None:
+    state = supervisor.state
+    if not state.is_wanted:
+        return f"cluster {supervisor.name} is stopped: it has no engines", ""
+    wish = state.desired.get(unit)
+    if wish is None or unit not in supervisor.settings.sets:
+        return f"there is no engine set {unit!r} in profile {supervisor.name}", ""
+    strangers = sorted(set(slots) - set(wish.slots))
+    going = state.draining.get(unit, {}).keys()
+    if not is_replaced:
+        # Asked for once more, because the answer was lost or somebody was impatient: it is being done.
+        strangers = [slot for slot in strangers if slot not in going]
+    if not strangers:
+        return None
+    names = format_slots(unit, strangers)
+    if set(strangers) <= going:
+        return f"{names}: is on its way out already", "to have more engines again: clusterctl scale"
+    return f"{names}: not wanted, so there is nothing to drain", "clusterctl engines lists those that are"
 
 
 def _restart(supervisor: Supervisor, command: events.RestartRequested) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "CommandEvent",
     "ControllerReady",
     "ControllerUnreachable",
+    "DrainRequested",
     "EnginesDrained",
     "EnginesObserved",
     "Event",
@@ -74,13 +75,24 @@ class StopRequested(_Event, frozen=True):
 class ScaleRequested(_Event, frozen=True):
     """An engine set is to have `n` engines.
 
-    `drain_timeout` is what engines that go have for their tasks, this time, in seconds; None: what the profile says. It is
-    not journaled: a daemon that is started again goes by the profile.
+    `drain_timeout` is what engines that go have for their tasks, this time, in seconds; None: what the profile says.
     """
 
     request: int
     engine_set: str
     n: int
+    drain_timeout: float | None = None
+
+
+class DrainRequested(_Event, frozen=True):
+    """The engines in these slots are to get no new tasks, and to end when they have none left, or after `drain_timeout`.
+
+    The set's number goes down by as many, or (`is_replaced`) each gets a successor in its slot.
+    """
+
+    request: int
+    slots: dict[str, tuple[int, ...]]
+    is_replaced: bool = False
     drain_timeout: float | None = None
 
 
@@ -247,7 +259,13 @@ class ReapFinished(_Event, frozen=True):
 
 
 CommandEvent: TypeAlias = (
-    StartRequested | StopRequested | ScaleRequested | RestartRequested | ResumeRequested | ProfileChanged
+    StartRequested
+    | StopRequested
+    | ScaleRequested
+    | DrainRequested
+    | RestartRequested
+    | ResumeRequested
+    | ProfileChanged
 )
 FactEvent: TypeAlias = (
     JournalReplayed

@@ -12,7 +12,7 @@ from clusterd.core.model import ids
 from clusterd.core.model.observed import Observation
 from clusterd.core.supervisor import actions, events, records
 from clusterd.core.supervisor.phases import TRANSITIONS, Fact, Phase
-from clusterd.core.supervisor.restart import RestartAt
+from clusterd.core.supervisor.restart import RestartAt, StayDown
 from clusterd.core.supervisor.watches import LaunchWatch
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def take(supervisor: Supervisor, event: events.FactEvent) -> None:  # noqa: C901
             if last is None or not last.is_newer_than(seen.asked_at):
                 supervisor.unit(event.engine_set).engines = seen
         case events.EnginesDrained():
-            watch_unit = supervisor.unit(event.engine_set)
-            watch_unit.drained |= watch_unit.draining.keys() & set(event.slots)
+            drains = supervisor.state.draining.get(event.engine_set, {})
+            supervisor.unit(event.engine_set).drained |= drains.keys() & set(event.slots)
         case events.ReapFinished():
             _reap_finished(supervisor, event)
         case _ as unreachable:
@@ -97,6 +97,7 @@ def _end(supervisor: Supervisor, launch: Launch, reason: str, *, has_lived: bool
     leaves_engines = launch.unit != ids.CONTROLLER and not launch.is_job and has_lived and not is_clean
     if leaves_engines and launch.unit not in supervisor.state.orphaned:
         supervisor.record(records.UnitOrphaned(supervisor.name, launch.unit))
+    _end_drains(supervisor, launch, leaves_engines=leaves_engines)
     if launch.unit == ids.CONTROLLER:
         # Nobody is registered any more; what the engines do now is unknown until the next one has been asked.
         for watched in supervisor.units.values():
@@ -110,11 +111,44 @@ def _end(supervisor: Supervisor, launch: Launch, reason: str, *, has_lived: bool
     outcome = unit.restarts.ended(reason, supervisor.now, healthy_for=healthy_for, is_failure=not is_clean)
     if isinstance(outcome, RestartAt):
         unit.retry_at = outcome.at
-    elif launch.unit not in supervisor.state.halted:
+    if isinstance(outcome, RestartAt) or outcome.is_crash_loop:
+        retry_at = outcome.at if isinstance(outcome, RestartAt) else None
+        failed = records.UnitFailed(
+            supervisor.name, launch.unit, unit.restarts.failures, unit.restarts.times, reason, retry_at
+        )
+        supervisor.record(failed)
+    if isinstance(outcome, StayDown) and launch.unit not in supervisor.state.halted:
         supervisor.record(records.UnitHalted(supervisor.name, launch.unit, outcome.reason))
 
 
+def _end_drains(supervisor: Supervisor, launch: Launch, *, leaves_engines: bool) -> None:
+    """A launch has ended: with its engines, or its successor finds them where they were."""
+    drains = supervisor.state.draining.get(launch.unit, {})
+    slots = [slot for slot in dict.fromkeys((*launch.slots, *launch.lingering)) if slot in drains]
+    if not leaves_engines:
+        if slots:
+            supervisor.record(records.DrainEnded(supervisor.name, launch.unit, tuple(slots)))
+        return
+    for slot in slots:
+        drain = drains[slot]
+        if drain.is_given_up:
+            # The agent may have died before it ended the engine: its successor is told once more.
+            supervisor.record(
+                records.DrainIntended(
+                    supervisor.name, launch.unit, (slot,), drain.began, drain.patience, drain.is_replaced
+                )
+            )
+
+
 def _journal_replayed(supervisor: Supervisor) -> None:
+    for name, failed in supervisor.state.failures.items():
+        unit = supervisor.unit(name)
+        unit.restarts.restore(failed.failures, failed.times, supervisor.now)
+        unit.last_end = failed.reason
+        if failed.retry_at is not None and failed.retry_at > supervisor.now and unit.restarts.failures:
+            # A pause goes on; it is never longer than the policy allows, whatever the clock of that time was.
+            longest = unit.restarts.policy.max_backoff
+            unit.retry_at = min(failed.retry_at, supervisor.now + longest)
     for launch in supervisor.state.launches.values():
         watch = supervisor.launches[launch.id] = LaunchWatch(Phase.UNRESOLVED)
         watch.is_uncertain(supervisor.now, "the daemon was restarted")
@@ -242,8 +276,8 @@ def _query_answered(supervisor: Supervisor, unit: str) -> UnitWatch:
 def _controller_ready(supervisor: Supervisor, event: events.ControllerReady) -> None:
     _became_ready(supervisor, event.launch)
     # A new controller knows of no draining, and an order that was given while the link was down is lost.
-    for name, unit in supervisor.units.items():
-        if slots := tuple(sorted(unit.draining.keys() - unit.drained)):
+    for name, drains in supervisor.state.draining.items():
+        if slots := tuple(sorted(drains.keys() - supervisor.unit(name).drained)):
             supervisor.act(actions.Drain(name, slots))
 
 

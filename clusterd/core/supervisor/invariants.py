@@ -55,6 +55,12 @@ def check(supervisor: Supervisor) -> None:
             _require(is_asked, f"{launch.id}: somebody will ask for the job")
     if not state.is_wanted:
         _require(all(launch.is_stopping for launch in state.launches.values() if launch.unit != CONTROLLER), "all stop")
+    _require(state.is_wanted or not state.draining, "nothing is drained that is to be stopped")
+    for unit, drains in state.draining.items():
+        kept = {slot for launch in state.of_unit(unit) if not launch.is_stopping for slot in launch.slots}
+        given_up = {slot for slot, drain in drains.items() if drain.is_given_up}
+        _require(bool(drains), f"{unit}: no empty entry")
+        _require(not (given_up & kept), f"{unit}: what is given up is nobody's until it is gone")
     copy = State()
     for record in state.snapshot():
         copy.apply(record)

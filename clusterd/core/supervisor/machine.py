@@ -163,7 +163,7 @@ class Supervisor:
 
     def resume(self, unit: str) -> None:
         """Let a unit be started again at once."""
-        if unit in self.state.halted:
+        if unit in self.state.halted or unit in self.state.failures:
             self.record(records.UnitResumed(self.name, unit))
         watch = self.unit(unit)
         watch.restarts.resume()

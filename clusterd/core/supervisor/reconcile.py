@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from clusterd.core.model.ids import CONTROLLER
 from clusterd.core.supervisor import actions, records
 from clusterd.core.supervisor.phases import Phase
-from clusterd.core.supervisor.watches import Draining
 
 if TYPE_CHECKING:
     from clusterd.core.supervisor.machine import Supervisor
-    from clusterd.core.supervisor.state import Launch
+    from clusterd.core.supervisor.state import Drain, Launch
     from clusterd.core.supervisor.watches import LaunchWatch
 
 __all__ = ["next_deadline", "reconcile", "start_deadline"]
@@ -52,7 +51,8 @@ def next_deadline(supervisor: Supervisor) -> float | None:
         ]
     for unit in supervisor.units.values():
         times += [unit.retry_at, None if unit.is_querying else unit.query_at, unit.reap_at]
-        times += [draining.deadline for draining in unit.draining.values()]
+    for name in supervisor.state.draining:
+        times += [drain.deadline(supervisor.now) for drain in _drains_that_can_end(supervisor, name).values()]
     return min((time for time in times if time is not None and time < inf), default=None)
 
 
@@ -109,47 +109,83 @@ def _may_start(supervisor: Supervisor, unit: str) -> bool:
 def _engine_set(supervisor: Supervisor, unit: str) -> None:
     state = supervisor.state
     if not state.is_wanted:
-        supervisor.unit(unit).draining.clear()
         for launch in state.of_unit(unit):
             supervisor.stop(launch, "the cluster is stopped")
     else:
         wish = state.desired.get(unit)
         wanted = set(wish.slots) if wish is not None else set()
         given_up = _drain(supervisor, unit, wanted)
+        # What is to be replaced has first to go.
+        wanted -= {slot for slot, drain in state.draining.get(unit, {}).items() if drain.is_given_up}
         _assign(supervisor, unit, wanted, given_up)
         _launch(supervisor, unit, wanted)
     _reap(supervisor, unit)
 
 
+def _kept(supervisor: Supervisor, unit: str) -> set[int]:
+    """Return the slots of launches that are to go on."""
+    return {slot for launch in supervisor.state.of_unit(unit) if not launch.is_stopping for slot in launch.slots}
+
+
+def _drains_that_can_end(supervisor: Supervisor, unit: str) -> dict[int, Drain]:
+    """Return the drained slots whose engines somebody can be told to end."""
+    held = _kept(supervisor, unit)
+    drains = supervisor.state.draining.get(unit, {})
+    return {slot: drain for slot, drain in drains.items() if slot in held and not drain.is_given_up}
+
+
 def _drain(supervisor: Supervisor, unit: str, wanted: set[int]) -> set[int]:
-    """See to the slots that are held but not wanted any more; return those that can be given up now."""
+    """See to the slots that are held and not wanted any more, or are to be replaced; return those that can be given up now."""
     watch = supervisor.unit(unit)
-    surplus = {
-        slot for launch in supervisor.state.of_unit(unit) if not launch.is_stopping for slot in launch.slots
-    } - wanted
-    kept_after_all = sorted((watch.draining.keys() - surplus) & wanted)
-    for slot in watch.draining.keys() - surplus:
-        del watch.draining[slot]
-    watch.drained &= watch.draining.keys()
-    if kept_after_all:
-        supervisor.act(actions.Drain(unit, tuple(kept_after_all), is_draining=False))
-    new = sorted(surplus - watch.draining.keys())
+    _end_drains(supervisor, unit, wanted)
+    drains = supervisor.state.draining.get(unit, {})
+    new = tuple(sorted(_kept(supervisor, unit) - wanted - drains.keys()))
+    patience, watch.patience = watch.patience, None
     if new:
-        patience = watch.patience
         if patience is None:
             patience = supervisor.unit_settings(unit).drain_timeout
-        deadline = inf if patience is None else supervisor.now + patience
-        watch.draining.update(dict.fromkeys(new, Draining(supervisor.now, deadline)))
-        supervisor.act(actions.Drain(unit, tuple(new)))
-    over = {slot for slot, draining in watch.draining.items() if supervisor.now >= draining.deadline}
-    # An engine that died while it was drained; an older look would not have shown one that had just come.
-    seen = watch.engines
-    empty = {
+        supervisor.record(records.DrainIntended(supervisor.name, unit, new, supervisor.now, patience))
+        supervisor.act(actions.Drain(unit, new))
+    watch.drained &= supervisor.state.draining.get(unit, {}).keys()
+    open_drains = _drains_that_can_end(supervisor, unit)
+    over = {slot for slot, drain in open_drains.items() if supervisor.now >= drain.deadline(supervisor.now)}
+    given_up = over | {slot for slot in _empty(supervisor, unit) if slot not in wanted} | watch.drained
+    given_up &= open_drains.keys()
+    for slot in sorted(given_up & wanted):
+        drain = open_drains[slot]
+        supervisor.record(
+            records.DrainIntended(
+                supervisor.name, unit, (slot,), drain.began, drain.patience, is_replaced=True, is_given_up=True
+            )
+        )
+    return given_up
+
+
+def _end_drains(supervisor: Supervisor, unit: str, wanted: set[int]) -> None:
+    """Forget the drains that are over, or without an object."""
+    drains = supervisor.state.draining.get(unit, {})
+    kept, held = _kept(supervisor, unit), _held(supervisor, unit)
+    after_all = [s for s, drain in drains.items() if s in wanted and s in kept and not drain.is_replaced]
+    # Of one that died by itself its agent has made another already.
+    is_new = [s for s in _empty(supervisor, unit) if s in wanted and drains[s].is_replaced]
+    gone = [s for s, drain in drains.items() if s not in (held if drain.is_given_up else kept | wanted)]
+    if ended := tuple(sorted({*after_all, *is_new, *gone})):
+        supervisor.record(records.DrainEnded(supervisor.name, unit, ended))
+    if after_all:
+        supervisor.act(actions.Drain(unit, tuple(sorted(after_all)), is_draining=False))
+
+
+def _empty(supervisor: Supervisor, unit: str) -> list[int]:
+    """Return the drained slots whose engine died meanwhile; an older look would not have shown one that had just come."""
+    seen = supervisor.unit(unit).engines
+    return [
         slot
-        for slot, draining in watch.draining.items()
-        if seen is not None and seen.is_newer_than(draining.began) and slot not in seen.value
-    }
-    return over | empty | watch.drained
+        for slot, drain in supervisor.state.draining.get(unit, {}).items()
+        if seen is not None
+        and not drain.is_given_up
+        and seen.is_newer_than(min(drain.began, supervisor.now))
+        and slot not in seen.value
+    ]
 
 
 def _assign(supervisor: Supervisor, unit: str, wanted: set[int], given_up: set[int]) -> None:
@@ -172,9 +208,11 @@ def _assign(supervisor: Supervisor, unit: str, wanted: set[int], given_up: set[i
             # An agent that has not reported yet is told when it does: its report will show an older generation.
             if supervisor.launches[launch.id].reported_generation >= 0:
                 supervisor.act(actions.SetDesired(launch.id, unit, generation, tuple(slots)))
-    for slot in given_up:
-        watch.draining.pop(slot, None)
-        watch.drained.discard(slot)
+    watch.drained -= given_up
+    if left := tuple(sorted(given_up - wanted)):
+        replaced = {slot for slot, drain in state.draining.get(unit, {}).items() if drain.is_given_up}
+        if ended := tuple(slot for slot in left if slot not in replaced):
+            supervisor.record(records.DrainEnded(supervisor.name, unit, ended))
 
 
 def _launch(supervisor: Supervisor, unit: str, wanted: set[int]) -> None:

@@ -19,6 +19,8 @@ from clusterd.errors import StorageError
 __all__ = [
     "ClusterCreated",
     "DesiredChanged",
+    "DrainEnded",
+    "DrainIntended",
     "EnginesReaped",
     "LaunchConfirmed",
     "LaunchEnded",
@@ -29,6 +31,7 @@ __all__ = [
     "SlotsAssigned",
     "SlotsReleased",
     "StopIntended",
+    "UnitFailed",
     "UnitHalted",
     "UnitOrphaned",
     "UnitResumed",
@@ -70,6 +73,31 @@ class DesiredChanged(_Record, frozen=True, tag=True):
 
     engine_set: str
     desired: DesiredSet
+
+
+class DrainIntended(_Record, frozen=True, tag=True):
+    """The engines in these slots get no new tasks, and end when they have none left or their time is over.
+
+    Attributes:
+        began: when, on the clock of the supervisor's events (on Linux: since boot). One of an earlier boot counts as just begun.
+        patience: seconds that their tasks have; None: as long as they take.
+        is_replaced: the slots stay wanted: each gets a new engine afterwards.
+        is_given_up: (of a replaced one) its agent was told to end it, and has not said yet that it has.
+    """
+
+    engine_set: str
+    slots: tuple[int, ...]
+    began: float
+    patience: float | None = None
+    is_replaced: bool = False
+    is_given_up: bool = False
+
+
+class DrainEnded(_Record, frozen=True, tag=True):
+    """These slots are not drained any more: given up, replaced, or wanted after all."""
+
+    engine_set: str
+    slots: tuple[int, ...]
 
 
 class LaunchIntended(_Record, frozen=True, tag=True):
@@ -159,6 +187,23 @@ class EnginesReaped(_Record, frozen=True, tag=True):
     unit: str
 
 
+class UnitFailed(_Record, frozen=True, tag=True):
+    """A launch of the unit ended unasked: what decides when the next one is made, and when none is.
+
+    Attributes:
+        failures: length of the present series.
+        times: of its last failures, on the clock of the supervisor's events.
+        reason: of the last end.
+        retry_at: no launch before this; None: at once, or not before somebody resumes it.
+    """
+
+    unit: str
+    failures: int
+    times: tuple[float, ...]
+    reason: str
+    retry_at: float | None = None
+
+
 class UnitHalted(_Record, frozen=True, tag=True):
     """The unit is not started any more (crash loop, or its policy), until somebody resumes it."""
 
@@ -176,6 +221,8 @@ Record: TypeAlias = (
     ClusterCreated
     | RunChanged
     | DesiredChanged
+    | DrainIntended
+    | DrainEnded
     | LaunchIntended
     | LaunchStarted
     | LaunchConfirmed
@@ -185,6 +232,7 @@ Record: TypeAlias = (
     | LaunchEnded
     | UnitOrphaned
     | EnginesReaped
+    | UnitFailed
     | UnitHalted
     | UnitResumed
 )

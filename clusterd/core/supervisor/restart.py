@@ -15,6 +15,8 @@ from zlib import crc32
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from clusterd.core.model.profile import RestartPolicy
 
 __all__ = ["HEALTHY_AFTER", "RestartAt", "Restarts", "StayDown"]
@@ -93,6 +95,16 @@ class Restarts:
                 is_crash_loop=True,
             )
         return RestartAt(now + self._pause())
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When the last failures of the present series were, oldest first."""
+        return tuple(self._times)
+
+    def restore(self, failures: int, times: Iterable[float], now: float) -> None:
+        """Take up a series that an earlier process has counted, on the same clock; one of an earlier boot is none of ours."""
+        self._times = deque(time for time in times if time <= now)
+        self.failures = failures if self._times else 0
 
     def resume(self) -> None:
         """Forget the failures so far: somebody has repaired the cause, or it was healthy for a while."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, assert_never
 
 from msgspec import Struct, structs
@@ -16,7 +17,29 @@ if TYPE_CHECKING:
     from clusterd.core.model.cluster import Cluster
     from clusterd.core.model.desired import DesiredSet
 
-__all__ = ["Launch", "State"]
+__all__ = ["Drain", "Failures", "Launch", "State"]
+
+
+class Drain(Struct, frozen=True):
+    """One slot that is drained; see `records.DrainIntended`."""
+
+    began: float
+    patience: float | None = None
+    is_replaced: bool = False
+    is_given_up: bool = False
+
+    def deadline(self, now: float) -> float:
+        """Return when patience ends. What began later than now began in an earlier boot, whose clock says nothing here."""
+        return inf if self.patience is None else min(self.began, now) + self.patience
+
+
+class Failures(Struct, frozen=True):
+    """How a unit's launches have ended lately; see `records.UnitFailed`."""
+
+    failures: int
+    times: tuple[float, ...]
+    reason: str
+    retry_at: float | None = None
 
 
 class Launch(Struct, frozen=True):
@@ -66,6 +89,8 @@ class State:
         launches: all and only launches whose process or job may still run, by id, oldest first.
         halted: all and only units that are not started until they are resumed, and why.
         orphaned: all and only engine sets of which engines may go on without an agent.
+        draining: by engine set, all and only slots that are drained. Nothing is while the cluster is not wanted.
+        failures: of units whose launches have ended unasked since they were last resumed.
     """
 
     def __init__(self) -> None:
@@ -77,6 +102,8 @@ class State:
         self.launches: dict[str, Launch] = {}
         self.halted: dict[str, str] = {}
         self.orphaned: set[str] = set()
+        self.draining: dict[str, dict[int, Drain]] = {}
+        self.failures: dict[str, Failures] = {}
 
     def of_unit(self, unit: str) -> list[Launch]:
         """Return the launches of a unit, oldest first."""
@@ -90,8 +117,14 @@ class State:
                 self.next_number = max(self.next_number, record.next_number)
             case records.RunChanged():
                 self.is_wanted, self.is_paused = record.is_wanted, record.is_pause
+                self.draining.clear()
             case records.DesiredChanged():
                 self.desired[record.engine_set] = record.desired
+            case records.DrainIntended():
+                drain = Drain(record.began, record.patience, record.is_replaced, record.is_given_up)
+                self.draining.setdefault(record.engine_set, {}).update(dict.fromkeys(record.slots, drain))
+            case records.DrainEnded():
+                self._drain_ended(record)
             case records.LaunchIntended():
                 self.launches[record.launch] = Launch(
                     record.launch, record.unit, record.is_job, record.slots, record.generation
@@ -124,6 +157,9 @@ class State:
                 self.halted[record.unit] = record.reason
             case records.UnitResumed():
                 self.halted.pop(record.unit, None)
+                self.failures.pop(record.unit, None)
+            case records.UnitFailed():
+                self.failures[record.unit] = Failures(record.failures, record.times, record.reason, record.retry_at)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -137,6 +173,7 @@ class State:
             records.RunChanged(name, self.is_wanted, self.is_paused),
         ]
         made += [records.DesiredChanged(name, unit, desired) for unit, desired in self.desired.items()]
+        made += self._drains(name)
         for launch in self.launches.values():
             made.append(
                 records.LaunchIntended(name, launch.id, launch.unit, launch.is_job, launch.slots, launch.generation)
@@ -150,8 +187,31 @@ class State:
             if launch.is_stopping:
                 made.append(records.StopIntended(name, launch.id, launch.stop_reason, launch.is_failed))
         made += [records.UnitOrphaned(name, unit) for unit in sorted(self.orphaned)]
+        made += [
+            records.UnitFailed(name, unit, of.failures, of.times, of.reason, of.retry_at)
+            for unit, of in self.failures.items()
+        ]
         made += [records.UnitHalted(name, unit, reason) for unit, reason in self.halted.items()]
         return made
+
+    def _drain_ended(self, record: records.DrainEnded) -> None:
+        drains = self.draining.get(record.engine_set, {})
+        for slot in record.slots:
+            drains.pop(slot, None)
+        if not drains:
+            self.draining.pop(record.engine_set, None)
+
+    def _drains(self, name: str) -> list[records.Record]:
+        alike: dict[tuple[str, Drain], list[int]] = {}
+        for unit, drains in self.draining.items():
+            for slot, drain in drains.items():
+                alike.setdefault((unit, drain), []).append(slot)
+        return [
+            records.DrainIntended(
+                name, unit, tuple(slots), drain.began, drain.patience, drain.is_replaced, drain.is_given_up
+            )
+            for (unit, drain), slots in alike.items()
+        ]
 
     def _change(self, launch_id: str, **fields: object) -> None:
         if launch := self.launches.get(launch_id):

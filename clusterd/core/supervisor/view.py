@@ -57,6 +57,7 @@ class UnitView(Struct, frozen=True):
         hint: what to do, where anything can be done.
         retry_in: seconds until the next launch is tried; None when none waits.
         draining: slots that are being given up.
+        last_end: why its last launch ended unasked, since somebody resumed it; empty when none did.
         launches: all that may run.
     """
 
@@ -71,6 +72,7 @@ class UnitView(Struct, frozen=True):
     retry_in: float | None
     draining: tuple[int, ...]
     launches: tuple[LaunchView, ...]
+    last_end: str = ""
 
 
 class ClusterView(Struct, frozen=True):
@@ -132,6 +134,7 @@ def _controller_view(supervisor: Supervisor, now: float) -> UnitView:
         retry_in=_retry_in(supervisor, CONTROLLER, now),
         draining=(),
         launches=launches,
+        last_end=_last_end(supervisor, CONTROLLER),
     )
 
 
@@ -142,7 +145,7 @@ def _set_view(supervisor: Supervisor, unit: str, now: float) -> UnitView:
     seen = watch.engines if watch is not None else None
     engines = set(seen.value) if seen is not None else set[int]()
     launches = _launch_views(supervisor, unit, now)
-    draining = tuple(sorted(watch.draining)) if watch is not None else ()
+    draining = tuple(sorted(state.draining.get(unit, {})))
     is_converged = (
         engines == set(slots)
         and not draining
@@ -165,6 +168,7 @@ def _set_view(supervisor: Supervisor, unit: str, now: float) -> UnitView:
         retry_in=_retry_in(supervisor, unit, now),
         draining=draining,
         launches=launches,
+        last_end=_last_end(supervisor, unit),
     )
 
 
@@ -258,6 +262,11 @@ def _slot_reason(
         return f"{missing} engines have not registered yet"
     surplus = len(engines - slots)
     return f"{surplus} engines have not left yet" if surplus else ""
+
+
+def _last_end(supervisor: Supervisor, unit: str) -> str:
+    failed = supervisor.state.failures.get(unit)
+    return "" if failed is None else failed.reason
 
 
 def _retry_in(supervisor: Supervisor, unit: str, now: float) -> float | None:

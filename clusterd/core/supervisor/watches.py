@@ -8,8 +8,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from clusterd.core.supervisor.phases import Phase
 from clusterd.core.supervisor.restart import Restarts
 
@@ -19,19 +17,7 @@ if TYPE_CHECKING:
     from clusterd.core.model.profile import RestartPolicy
     from clusterd.core.supervisor.events import SlotView
 
-__all__ = ["Draining", "LaunchWatch", "UnitWatch"]
-
-
-class Draining(Struct, frozen=True):
-    """One slot that is to be given up.
-
-    Attributes:
-        began: when.
-        deadline: when patience ends; infinite when the profile says so.
-    """
-
-    began: float
-    deadline: float
+__all__ = ["LaunchWatch", "UnitWatch"]
 
 
 class LaunchWatch:
@@ -91,9 +77,8 @@ class UnitWatch:
         reap_at: when to try again to reap; None while there is no need to wait.
         is_reaping: engines without an agent are being ended.
         engines: the set's registered engines by slot, None before the first observation.
-        draining: all and only slots that are not wanted any more but still assigned to a launch that is not stopping.
-        drained: those of them whose engines hold nothing any more.
-        patience: drain_timeout of the last scale command; None: the profile's.
+        drained: those of the slots that are drained whose engines hold nothing any more.
+        patience: drain_timeout of the command that is being handled; None: the profile's.
     """
 
     def __init__(self, policy: RestartPolicy, seed: str) -> None:
@@ -107,6 +92,5 @@ class UnitWatch:
         self.reap_at: float | None = None
         self.is_reaping = False
         self.engines: Observation[dict[int, EngineView]] | None = None
-        self.draining: dict[int, Draining] = {}
         self.drained: set[int] = set()
         self.patience: float | None = None

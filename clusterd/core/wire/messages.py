@@ -509,6 +509,16 @@ class RotateKeys(Message, tag=59):
     grace: Seconds = 60.0
 
 
+class EngineTasks(Message, tag=64):
+    """What these engines (None: all) hold.
+
+    Reply: {"engines": {id: {"tasks": [{task, label, function, is_running, for, owner}], "more"}}}.
+    """
+
+    request: int
+    engines: WireIds | None = None
+
+
 class EngineInfo(Message):
     """One registered engine. `state`: idle, busy, suspect, draining."""
 
@@ -525,13 +535,14 @@ class EngineInfo(Message):
 
 
 class EngineGone(Message):
-    """One engine that is gone, and how: `cause` is a sentence for people."""
+    """One engine that is gone, and how: `cause` is a sentence for people; `is_wanted`: it was stopped on purpose."""
 
     id: int
     uuid: bytes
     engine_set: str
     slot: int
     cause: str
+    is_wanted: bool = False
 
 
 class EnginesChanged(Message, tag=60):
@@ -694,6 +705,7 @@ ClientControlUp: TypeAlias = (
     | DescribeTask
     | PurgePage
     | RotateKeys
+    | EngineTasks
     | Goodbye
 )
 ClientControlDown: TypeAlias = (

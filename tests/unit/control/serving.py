@@ -49,6 +49,9 @@ class FakeService:
     async def purge_tasks(self, request, caller):
         return await self._note("purge", request, caller)
 
+    async def explain(self, request):
+        return {"subject": request.subject}
+
     def connection(self):
         raise ZeroDivisionError("a defect")
 
@@ -67,6 +70,9 @@ class FakeService:
 
     async def scale(self, engine_set, request, caller):
         return await self._note(f"scale {engine_set}", request, caller)
+
+    async def drain(self, request, caller):
+        return await self._note("drain", request, caller)
 
     async def resume(self, engine_set, request, caller):
         return await self._note(f"resume {engine_set}", request, caller)

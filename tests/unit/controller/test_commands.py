@@ -128,3 +128,27 @@ def test_the_death_of_who_was_never_there_is_harmless(world, set_of_three):
     world.turn()
     assert agent.messages(m.Pong)
     assert world.status()["engines"] == 3
+
+
+def test_what_engines_hold_is_told_to_who_asks(world):
+    worker, other = world.engine(slot=0), world.engine(slot=1)
+    client = world.client()
+    names = [b"\1" * 15 + bytes([number]) for number in range(6)]
+    client.say(
+        submit(names[0], target=worker.wire_id, options=m.TaskOptions(label="fit")),
+        *(submit(name, target=worker.wire_id) for name in names[1:]),
+    )
+    world.turn()
+    world.pass_time(3.0)
+    operator = world.operator()
+    reply = world.ask(operator, m.EngineTasks(5, [worker.wire_id, other.wire_id, 999]))
+    assert reply.value["engines"].keys() == {worker.wire_id, other.wire_id}
+    assert reply.value["engines"][other.wire_id] == {"tasks": [], "more": 0}
+    held = reply.value["engines"][worker.wire_id]
+    first = held["tasks"][0]
+    assert (first["task"], first["label"], first["is_running"]) == (names[0].hex(), "fit", True)
+    assert first["for"] == pytest.approx(3.0, abs=0.5)
+    assert "@" in first["owner"]
+    assert len(held["tasks"]) + held["more"] == 6
+    assert not any(task["is_running"] for task in held["tasks"][1:])
+    assert world.ask(operator, m.EngineTasks(6)).value["engines"].keys() == {worker.wire_id, other.wire_id}

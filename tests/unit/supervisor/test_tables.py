@@ -33,12 +33,18 @@ STORY = [
     records.SlotsReleased("local", B, (2,)),
     records.StopIntended("local", C, "not ready", is_failure=True),
     records.UnitOrphaned("local", "engines"),
+    records.UnitFailed("local", "batch", 3, (1.0, 2.5), "SIGKILL", 7.0),
+    records.UnitFailed("local", "engines", 1, (2.0,), "SIGSEGV"),
     records.UnitHalted("local", "batch", "crash loop"),
+    records.DrainIntended("local", "engines", (0,), 3.0, 30.0, is_replaced=True),
+    records.DrainIntended("local", "batch", (0, 1, 2), 4.0),
+    records.DrainEnded("local", "batch", (1, 7)),
 ]
 MORE = [
     records.LaunchEnded("local", A, "SIGKILL"),
     records.EnginesReaped("local", "engines"),
     records.UnitResumed("local", "batch"),
+    records.DrainEnded("local", "engines", (0,)),
     # About launches that have ended: without effect.
     records.LaunchEnded("local", A, "again"),
     records.LaunchStarted("local", A, IDENTITY),
