@@ -54,9 +54,9 @@ def rotate_key(target: Target, *, grace: float, now: bool, is_json: bool) -> Non
     once: they go on until the grace is over, get no answer afterwards, and have to be started again.
 
     The HMAC keys of clients, engines and ipyparallel are changed. The CURVE pair (`stock: curve`, and links between hosts) is
-    not: that would need other ports. It admits nobody to work, but who has the old file and reaches the ports can still listen
-    to what ipyparallel's tasks print. To change that, too, or if controller-secrets.json itself was read by others: stop the
-    cluster, remove that file, and start the cluster again.
+    changed with --now only, because a port has one pair at a time. It admits nobody to work, but who has the old file and
+    reaches the ports can listen to what ipyparallel's tasks print: so after a leak, use --now. If controller-secrets.json
+    itself was read by others: stop the cluster, remove that file, and start the cluster again.
     """
     answer = target.client(timeout=30.0).post(f"{target.path}/rotate-key", {"grace": 0.0 if now else grace})
     lines = [f"{target.name}: the keys were changed at {moment(answer['changed_at'])}"]

@@ -38,9 +38,11 @@ def new_secrets() -> Secrets:
     )
 
 
-def new_keys() -> Keys:
-    """Keys to take the place of others."""
-    return Keys(secrets.token_hex(32), secrets.token_hex(32), secrets.token_hex(32))
+def new_keys(*, has_curve: bool) -> Keys:
+    """Keys to take the place of others; with a CURVE pair, or without."""
+    public, secret = zmq.curve_keypair()
+    curve = (public.decode(), secret.decode()) if has_curve else None
+    return Keys(secrets.token_hex(32), secrets.token_hex(32), secrets.token_hex(32), curve)
 
 
 def secrets_file(security: Path, cluster_id: str = "") -> Path:
@@ -68,6 +70,9 @@ def load_secrets(path: Path) -> Secrets | None:
             f"{path} is damaged: {error}",
             hint="Remove it: new keys are made, and connection files copied elsewhere must be copied again.",
         ) from error
+    if not kept.curve_secret:  # it was changed while no controller ran
+        public, secret = zmq.curve_keypair()
+        kept.curve_public, kept.curve_secret = public.decode(), secret.decode()
     kept.stock_key = kept.stock_key or secrets.token_hex(32)  # of a release that had none
     return kept
 
@@ -130,10 +135,14 @@ class ConnectionFiles:
     def take_keys(self, content: Secrets) -> None:
         """Have these keys in what is written from now on."""
         for path, key in ((self.engine_path, content.engine_key), (self.client_path, content.client_key)):
-            self._content[path].clusterd.key = key
-            stock = self._content[path].stock
+            native, stock = self._content[path].clusterd, self._content[path].stock
+            native.key = key
+            if native.curve_serverkey:
+                native.curve_serverkey = content.curve_public
             if stock is not None:
                 stock.key = content.stock_key
+                if stock.curve_serverkey is not None:
+                    stock.curve_serverkey = content.curve_public
 
     def write(self) -> None:
         """Write both, engine file first."""

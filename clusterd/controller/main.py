@@ -297,7 +297,9 @@ class Controller:
                 max_unread=MAX_UNREAD if name.endswith("control") else None,
                 gate=loop.gate if name.endswith("data") else None,
             )
-        rotation.endpoints = endpoints
+        rotation.endpoints, rotation.shut_down = endpoints, shut_down
+        rotation.rebinds = [bound.rebind] if bound.has_curve else []
+        rotation.rebinds += [stock.rebind] if stock is not None and spec.stock == "curve" else []
         return loop, endpoints
 
     def _promise(self, performer: Performer, recovery: Recovery) -> Gate | None:

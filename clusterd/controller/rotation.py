@@ -18,7 +18,7 @@ from clusterd.controller import credentials
 from clusterd.controller.keys import Key, Ring
 from clusterd.controller.peers import Agent, Client, Engine
 from clusterd.core.model.secrets import Secrets
-from clusterd.errors import ControlError
+from clusterd.errors import ControlError, LaunchError
 from clusterd.system import fault
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 SIDES: Final = ("client", "engine")
 ANSWER_SECONDS: Final = 0.02
 """Peers are told this long after the change: who asked for it has its answer by then."""
+LAST_WORDS_SECONDS: Final = 0.1
+"""Who is refused is told, before its connection is cut."""
 AT_ONCE: Final = 64
 """So many peers are told in one round: a thousand that attach at the same moment would hold up everybody else."""
 _KINDS: Final = {Client: "clients", Engine: "engines", Agent: "agents"}
@@ -51,6 +53,8 @@ class Rotation:
         files: the connection files, once there are any.
         endpoints: all of the controller's.
         front: stock clients and engines, where they are served.
+        rebinds: have sockets that are CURVE servers take another secret key.
+        shut_down: ends the controller, with the reason.
     """
 
     def __init__(self, secrets: Secrets, save: Callable[[Secrets], None] | None, now: float) -> None:
@@ -60,6 +64,11 @@ class Rotation:
         self.files: ConnectionFiles | None = None
         self.endpoints: dict[str, Endpoint] = {}
         self.front: Front | None = None
+        self.rebinds: list[Callable[[str], None]] = []
+        self.shut_down: Callable[[str], None] = log.error
+        # What those sockets have, and when they are to take another (monotonic).
+        self._curve_secret = secrets.curve_secret
+        self._rebinds_at: float | None = None
         # Connections that are to be made anew, and when that begins.
         self._to_tell: deque[Connection] = deque()
         self._tells_at = 0.0
@@ -77,7 +86,7 @@ class Rotation:
     # --- the change ---
 
     def change(self, grace: float, now: float) -> dict[str, Any]:
-        """Have new keys; the present ones are accepted for `grace` seconds more.
+        """Have new keys; the present ones are accepted for `grace` seconds more. Without a grace the CURVE pair is another, too.
 
         Returns:
             As `about`, and `files`: what was written.
@@ -95,11 +104,12 @@ class Rotation:
         front = self.front
         candidate = msgspec.json.decode(msgspec.json.encode(self._secrets), type=Secrets)
         engines = None if front is None else sorted(name.decode("ascii") for name in front.engines.names)
-        candidate.change(credentials.new_keys(), wall, grace, engines)
+        candidate.change(credentials.new_keys(has_curve=grace == 0), wall, grace, engines)
         written = self._write(candidate)
         secrets = self._secrets
         secrets.client_key, secrets.engine_key = candidate.client_key, candidate.engine_key
         secrets.stock_key, secrets.retired = candidate.stock_key, candidate.retired
+        secrets.curve_public, secrets.curve_secret = candidate.curve_public, candidate.curve_secret
         for side, ring in self.rings.items():
             ring.change(bytes.fromhex(_of(secrets, side)), wall)
         if front is not None:
@@ -153,10 +163,13 @@ class Rotation:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        return self._tells_at if self._to_tell else self._ends_at
+        due = [at for at in (self._ends_at, self._rebinds_at) if at is not None]
+        return self._tells_at if self._to_tell else min(due, default=None)
 
     def tick(self, now: float) -> None:
         """Have peers attach again; refuse the earlier keys when their time is over."""
+        if self._rebinds_at is not None and now >= self._rebinds_at:
+            self._rebind()
         if self._ends_at is not None and now >= self._ends_at:
             self._end(now)
         elif self._to_tell and now >= self._tells_at:
@@ -165,6 +178,16 @@ class Rotation:
                 if not connection.is_gone:
                     self._told.append((connection.owner, connection.endpoint.name))
                     connection.endpoint.have_attach_again(connection, "the key of this cluster was changed", now)
+
+    def _rebind(self) -> None:
+        """Cut off whoever knows the CURVE pair before this one: to listen they need no other key."""
+        self._rebinds_at, self._curve_secret = None, self._secrets.curve_secret
+        try:
+            for rebind in self.rebinds:
+                rebind(self._curve_secret)
+        except LaunchError as error:
+            # A successor takes other ports, and says so in the files.
+            self.shut_down(error.message)
 
     def _end(self, now: float) -> None:
         self._ends_at = None
@@ -178,6 +201,8 @@ class Rotation:
                 connection.endpoint.have_attach_again(connection, connection.key.refusal().message, now)
         if self.front is not None:
             self.front.refuse_earlier_key(now)
+        if self.rebinds and self._curve_secret != self._secrets.curve_secret:
+            self._rebinds_at = now + LAST_WORDS_SECONDS
         for kind, names in using.items():
             if names:
                 log.warning("%s with an earlier key are refused from now on: %s", kind, ", ".join(names))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from clusterd.controller.rebinding import rebind
 from clusterd.controller.servers import Server, UnixServer, ZmqServer
 from clusterd.errors import LaunchError
 
@@ -43,6 +44,14 @@ class Listening:
         self.counters: dict[str, Counter[str]] = {name: Counter() for name in ENDPOINTS}
         self.is_unix = is_unix
         self.has_curve = has_curve
+
+    def rebind(self, secret: str) -> None:
+        """Have all take another CURVE key.
+
+        Raises:
+            LaunchError: a port was taken by somebody else meanwhile.
+        """
+        rebind([server.pollable() for server in self.servers.values()], secret)
 
     def close(self) -> None:
         """Stop listening."""

@@ -45,7 +45,7 @@ async def rotate_keys(daemon: Daemon, grace: float) -> dict[str, Any]:
         ControllerLost: there is no connection to the controller that runs.
     """
     if not daemon.driver.supervisor.state.of_unit(CONTROLLER):
-        answer = change_in_files(daemon.places)
+        answer = change_in_files(daemon.places, has_curve=grace == 0)
     else:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -71,8 +71,12 @@ async def rotate_keys(daemon: Daemon, grace: float) -> dict[str, Any]:
     return answer
 
 
-def change_in_files(places: Places) -> dict[str, Any]:
+def change_in_files(places: Places, *, has_curve: bool) -> dict[str, Any]:
     """Change the keys that the next controller will have; nothing runs that could use the present ones.
+
+    Args:
+        places: the instance's files.
+        has_curve: the CURVE pair as well; the next controller makes it, and puts it into the connection files.
 
     Raises:
         ControlError: no keys are kept, or a file cannot be read or written.
@@ -82,7 +86,8 @@ def change_in_files(places: Places) -> dict[str, Any]:
     try:
         kept = msgspec.json.decode(files.read_private(path), type=Secrets)
         now = clock.wall()
-        kept.change(Keys(*(secrets.token_hex(32) for _ in Keys._fields)), now, 0.0)
+        client, engine, stock = (secrets.token_hex(32) for _ in range(3))
+        kept.change(Keys(client, engine, stock, ("", "") if has_curve else None), now, 0.0)
         files.atomic_write(path, msgspec.json.encode(kept))
         sides = ((connection.ENGINE_FILE, kept.engine_key), (connection.CLIENT_FILE, kept.client_key))
         for name, key in sides:

@@ -39,6 +39,48 @@ def cluster(isolated):
         yield cluster
 
 
+def test_without_grace_the_curve_pair_is_another_and_nobody_listens_with_the_old_one(isolated):
+    profile = PROFILE.replace("controller: {", "controller: {stock: curve, ")
+    with Cluster(isolated, profile) as cluster:
+        cluster.serve()
+        cluster.converged()
+        file = cluster.state / "security/ipcontroller-client.json"
+        old = json.loads(file.read_bytes())
+        context = zmq.Context()
+        thief = context.socket(zmq.SUB)
+        thief.curve_publickey, thief.curve_secretkey = zmq.curve_keypair()
+        thief.curve_serverkey = old["curve_serverkey"].encode()
+        thief.subscribe(b"")
+        thief.connect(f"{old['interface']}:{old['iopub']}")
+        try:
+            client = ipyparallel.Client(str(file), timeout=20, context=context)
+            until(lambda: _shown(client) and thief.poll(0), "output is heard")
+            assert cluster.json("rotate-key", "--now")["using_old"] == {}
+            until(lambda: client._closed, "the client was told of the end")
+            new = json.loads(file.read_bytes())
+            # Who listened is cut off a moment later.
+            assert new["curve_serverkey"] != old["curve_serverkey"]
+            assert (new["iopub"], new["registration"]) == (old["iopub"], old["registration"])
+            client = ipyparallel.Client(str(file), timeout=20, context=context)
+            while thief.poll(0):
+                thief.recv_multipart()
+            until(lambda: _shown(client), "output is heard")
+            assert not thief.poll(0)
+            client.close()
+            with clusterd.Client(file, timeout=20) as native:
+                assert native.ids == [0, 1]
+        finally:
+            thief.close(0)
+            context.destroy(linger=0)
+
+
+def _shown(client):
+    """Whether a client hears what it prints: it cannot know when its subscription has arrived."""
+    shown = client[:].execute("print('shown')")
+    shown.get(20)
+    return shown.stdout == ["shown\n", "shown\n"]
+
+
 @pytest.fixture
 def stock(cluster):
     context = zmq.Context()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import zmq
 from zmq.backend import Socket as BackendSocket
 
+from clusterd.controller.rebinding import rebind
 from clusterd.controller.sockets import bind_one, candidates
 from clusterd.core.model.connection import StockEndpoints
 from clusterd.errors import LaunchError
@@ -242,6 +243,16 @@ class StockSockets:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             raise ConnectionError("no such peer is connected") from None
+
+    def rebind(self, secret: str) -> None:
+        """Have all take another CURVE key; whoever is connected is cut off.
+
+        Raises:
+            LaunchError: a port was taken by somebody else meanwhile.
+        """
+        rebind(self._sockets.values(), secret)
+        # That subscribers are gone is to be read.
+        self._touched.update(self._sockets)
 
     def close(self) -> None:
         """Close all."""

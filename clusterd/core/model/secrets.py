@@ -19,11 +19,16 @@ MAX_RETIRED: Final = 8
 
 
 class Keys(NamedTuple):
-    """The keys that connection files hold: native ones in hex, 32 bytes; the stock one is any text."""
+    """The keys that connection files hold: native ones in hex, 32 bytes; the stock one is any text.
+
+    Attributes:
+        curve: (public, secret) in Z85; None: that pair stays.
+    """
 
     client: str
     engine: str
     stock: str
+    curve: tuple[str, str] | None = None
 
 
 class Retired(Struct):
@@ -96,7 +101,9 @@ class Secrets(Struct):
         engines = [*(self.stock_engines if stock_engines is None else stock_engines)]
         retired = Retired(self.client_key, self.engine_key, self.stock_key, now, now + grace, engines)
         self.retired = [*self.retired, retired][-MAX_RETIRED:]
-        self.client_key, self.engine_key, self.stock_key = keys
+        self.client_key, self.engine_key, self.stock_key = keys[:3]
+        if keys.curve is not None:
+            self.curve_public, self.curve_secret = keys.curve
         return retired
 
 

@@ -8,6 +8,7 @@ import stat
 import msgspec
 import pytest
 
+from clusterd.controller import credentials
 from clusterd.core.model import connection
 from clusterd.core.model.secrets import MAX_RETIRED, Keys, Secrets, secrets_name
 from clusterd.daemon.connecting import Publisher
@@ -52,7 +53,7 @@ def read(path):
 @pytest.mark.parametrize("stock", [True, False])
 def test_all_files_have_the_new_keys_and_keep_the_rest(places, stock):
     write(places, stock=stock)
-    answer = change_in_files(places)
+    answer = change_in_files(places, has_curve=False)
     kept = read(places.security / secrets_name())
     old = msgspec.to_builtins(KEPT)
     for name in ("client_key", "engine_key", "stock_key"):
@@ -78,14 +79,23 @@ def test_all_files_have_the_new_keys_and_keep_the_rest(places, stock):
     assert (answer["where"], answer["until"], len(answer["files"])) == ("files", None, 3)
 
 
+def test_the_curve_pair_is_left_to_the_next_controller(places):
+    write(places)
+    change_in_files(places, has_curve=True)
+    path = places.security / secrets_name()
+    assert read(path)["curve_secret"] == ""
+    loaded = credentials.load_secrets(path)
+    assert len(loaded.curve_public) == len(loaded.curve_secret) == 40
+
+
 def test_files_that_are_not_there_are_not_made(places):
     files.atomic_write(places.security / secrets_name(), msgspec.json.encode(KEPT))
-    assert change_in_files(places)["files"] == [str(places.security / secrets_name())]
+    assert change_in_files(places, has_curve=False)["files"] == [str(places.security / secrets_name())]
 
 
 def test_without_kept_keys_there_is_nothing_to_change(places):
     with pytest.raises(ControlError, match="no keys to change"):
-        change_in_files(places)
+        change_in_files(places, has_curve=False)
 
 
 def test_secrets_that_others_can_read_or_that_are_damaged_are_not_used(places):
@@ -93,7 +103,7 @@ def test_secrets_that_others_can_read_or_that_are_damaged_are_not_used(places):
     path = places.security / secrets_name()
     path.write_bytes(b"{")
     with pytest.raises(ControlError, match="could not be changed"):
-        change_in_files(places)
+        change_in_files(places, has_curve=False)
 
 
 def test_the_last_keys_alone_are_accepted_and_eight_are_remembered():
@@ -113,7 +123,7 @@ def test_the_copy_for_ipython_is_renewed_if_it_is_ours(places):
     write(places)
     files.private_directory(target.parent)
     files.atomic_write(target, (places.security / "ipcontroller-client.json").read_bytes())
-    change_in_files(places)
+    change_in_files(places, has_curve=False)
     assert publisher.renew() == target
     assert read(target) == read(places.security / "ipcontroller-client.json")
     theirs = target.read_bytes().replace(b'"lab"', b'"other"')
