@@ -7,6 +7,7 @@ import pytest
 from clusterd.core.wire.messages import APPLY
 from clusterd.errors import UnknownTask
 from clusterd.storage.taskstore.memory import MemoryStore
+from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.row import ROW_BYTES, Outcome, Output, TaskRow
 
@@ -76,3 +77,23 @@ def test_a_row_that_was_forgotten_may_change_and_stays_so():
     with pytest.raises(UnknownTask):
         store.get("old")
     assert store.size().records == 1
+
+
+def test_a_walk_that_was_given_up_does_not_hide_what_came_later():
+    store = MemoryStore(100, 2**20)
+    for name in "abcd":
+        store.put(TaskRow(name, "c", "task", 0.0))
+
+    def page(span, **options):
+        rows, rest = store.page(parse({}), span, limit=2, look=2, **options)
+        return "".join(row.msg_id for row in rows), rest
+
+    found, rest = page(Span())
+    assert (found, page(rest)[0]) == ("dc", "ba")
+    store.put(TaskRow("b", "c", "task", 0.0))
+    store.put(TaskRow("e", "c", "task", 0.0))
+    assert page(Span(0, 5))[0] == "dc"
+    assert page(Span(2, 7), newest_first=False) == ("cd", Span(4, 7))
+    assert page(Span(4, 7), newest_first=False) == ("be", Span(6, 7))
+    # Rows of the walk that are not there any more leave a gap, and no row is told twice.
+    assert page(Span(0, 3)) == ("a", None)
