@@ -89,7 +89,7 @@ class Host:
 @contextlib.contextmanager
 def booted(*options: str) -> Iterator[Host]:
     """Boot an instance with this repository, its units, `clusterd` and `clusterctl` installed."""
-    name = f"clusterd{os.getpid()}"
+    name = f"clusterd{os.getpid()}{''.join(options)}"
     arguments = ["-n", name, "-p", str(REPOSITORY), *options]
     subprocess.run(["bash", str(SCRIPT), "up", *arguments], check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE + 30)
     try:

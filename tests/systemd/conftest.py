@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -60,21 +61,34 @@ class Service:
         # As it is called inside: our namespace sees one level more.
         return f"/{seen.split('/', 2)[2]}"
 
+    def compute(self, program, *arguments):
+        """Run a program of a client, as the cluster's user; its first argument is the connection file."""
+        [file] = (self.host.root / f"var/lib/clusterd/{self.name}").glob("*/security/ipcontroller-client.json")
+        connection = f"/{file.relative_to(self.host.root)}"
+        return self.host.run(self.host.python, "-P", "-c", program, connection, *arguments, user="clusterd")
+
     def log(self):
         return self.host.run("journalctl", "--unit", self.unit, "--no-pager", "--output", "cat")
 
 
-@pytest.fixture(scope="session")
-def host():
+@contextlib.contextmanager
+def boot(*options):
+    """A host with clusterd's users and directories; the test is skipped where there can be none."""
     reason = systemd.why_not()
     if reason:
         if os.environ.get("CI"):
             pytest.fail(f"a real systemd cannot be booted here: {reason}")
         pytest.skip(f"a real systemd cannot be booted here: {reason}")
-    # With logind: the user manager is one of the subjects.
-    with systemd.booted("-L") as host:
+    with systemd.booted(*options) as host:
         host.run("systemd-sysusers")
         host.run("systemd-tmpfiles", "--create", "clusterd.conf")
+        yield host
+
+
+@pytest.fixture(scope="session")
+def host():
+    # With logind: the user manager is one of the subjects.
+    with boot("-L") as host:
         yield host
 
 
