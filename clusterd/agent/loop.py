@@ -205,6 +205,7 @@ class Agent:
             if is_alive:
                 is_any_alive = True
                 log.info("adopts engine %s (pid %d)", self._name(slot), pid)
+                self._oom.follow(pid)
                 self._perform(self._slots.adopt(uuid, slot, pid, now))
             else:
                 log.warning("engine %s (pid %d) ended while it had no agent", self._name(slot), pid)

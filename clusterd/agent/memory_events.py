@@ -12,26 +12,32 @@ class OomWatch:
     """Tells whether processes were killed for want of memory since the last look."""
 
     def __init__(self) -> None:
-        self._file = _counter_file()
-        self._in_group = self._read_group()
+        # Counter of each group -> what it said last: ours, and those that engines of an earlier agent are in.
+        self._in_groups: dict[Path, int] = {}
+        self.follow("self")
         self._on_machine = _read(Path("/proc/vmstat"), "oom_kill")
+
+    def follow(self, pid: int | str) -> None:
+        """Count what happens in the group of a process, too: under systemd each agent's unit has its own."""
+        file = _counter_file(pid)
+        if file is not None and file not in self._in_groups:
+            self._in_groups[file] = _read(file, "oom_kill")
 
     def look(self) -> str:
         """Words for what was seen: our own limit, the whole machine, or nothing (empty)."""
-        in_group, on_machine = self._read_group(), _read(Path("/proc/vmstat"), "oom_kill")
-        was_group, was_machine = in_group > self._in_group, on_machine > self._on_machine
-        self._in_group, self._on_machine = in_group, on_machine
+        in_groups = {file: _read(file, "oom_kill") for file in self._in_groups}
+        on_machine = _read(Path("/proc/vmstat"), "oom_kill")
+        was_group = any(count > self._in_groups[file] for file, count in in_groups.items())
+        was_machine = on_machine > self._on_machine
+        self._in_groups, self._on_machine = in_groups, on_machine
         if was_group:
             return "the memory limit of its cgroup was reached"
         return "the machine ran out of memory" if was_machine else ""
 
-    def _read_group(self) -> int:
-        return 0 if self._file is None else _read(self._file, "oom_kill")
 
-
-def _counter_file() -> Path | None:
+def _counter_file(pid: int | str) -> Path | None:
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     for line in lines:

@@ -50,6 +50,7 @@ class Daemon:
 
     Attributes:
         ends_on_stop: `clusterctl start` began it, so `stop` ends it.
+        is_leaving: systemd or somebody else has told it to end.
         warnings: what people should know, for `status`.
         publisher: keeps the client file in the IPython directory, where the profile wants it.
     """
@@ -59,6 +60,7 @@ class Daemon:
         self.driver, self.warnings, self.ends_on_stop = begun.driver, begun.warnings, begun.ends_on_stop
         # It ends as soon as nothing runs any more.
         self._is_ending = False
+        self.is_leaving = False
         self.roster = Roster()
         self.publisher = Publisher(self.places, self.story)
         self._begun = begun
@@ -73,8 +75,6 @@ class Daemon:
         self._manager = ServiceManager(self._loop, self._is_able)
         # Tasks that wait, as the controller said when it was last asked.
         self._queued = 0
-        # SIGTERM has come: a second one ends the daemon alone.
-        self._is_told = False
         # What was last told of the cluster's state.
         self._told_state = ""
         self._was_converged = False
@@ -296,10 +296,11 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
 
     def _told_to_end(self, number: signal.Signals) -> None:
-        if self._is_told or number != signal.SIGTERM or self.driver.broken is not None:
+        if self.is_leaving or number != signal.SIGTERM or self.driver.broken is not None:
             self._leave(number)
             return
-        self._is_told = True
+        # A second one ends the daemon alone.
+        self.is_leaving = True
         self._spawn(self._stop_or_leave(number))
 
     async def _stop_or_leave(self, number: signal.Signals) -> None:

@@ -25,7 +25,7 @@ from clusterd.daemon.profiles import EFFECTS
 from clusterd.daemon.startup import default_set
 from clusterd.daemon.status import cluster_status, engine_list
 from clusterd.daemon.tasks import TaskRecords
-from clusterd.errors import ClusterdError
+from clusterd.errors import ClusterdError, ControlError
 from clusterd.system import clock
 from clusterd.system.paths import host_id
 
@@ -174,6 +174,8 @@ class Service:
 
     async def start(self, request: Start, caller: Caller) -> dict[str, Any]:
         """Run."""
+        if self._daemon.is_leaving:
+            raise ControlError("the service is being stopped", hint="start it again when it has: systemctl start ...")
         self._daemon.end_when_idle(wanted=False)
         counts = {} if request.n is None else {default_set(self._daemon.profile): request.n}
         return self._command("start", events.StartRequested(self._number(), counts), caller)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 CLIENT = """
 import json, sys, clusterd
@@ -142,6 +143,42 @@ def test_a_service_that_is_stopped_ends_the_cluster_and_runs_it_again(service):
     assert service.host.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "clusterd-local-*") == ""
     service.systemctl("start")
     assert service.converged()["engine_sets"]["engines"]["observed"] == 3
+
+
+def test_a_task_that_runs_may_finish_before_the_service_stops(service):
+    # It ends a moment after the stop began: whoever waits for the file knows that it runs.
+    path = service.host.root / "tmp" / "task"
+    text = "lambda: open('/tmp/task', 'w').close() or __import__('time').sleep(1.5) or open('/tmp/task', 'w').write('done')"
+    with ThreadPoolExecutor(1) as pool:
+        computed = pool.submit(compute, service, text)
+        until(path.exists)
+        service.systemctl("stop")
+        assert computed.result() == [4, 4, 4]
+    assert path.read_text() == "done"
+    service.systemctl("start")
+    service.converged()
+
+
+def test_a_start_whose_answer_was_lost_is_found_again(service):
+    # The daemon is killed when the unit runs and it has not noted that: its successor finds it by its identity file.
+    drop_in = f"/run/systemd/system/{service.unit}.d/fault.conf"
+    service.host.write(
+        drop_in,
+        '[Service]\nEnvironment="CLUSTERD_FAULT=daemon.start.after_spawn=kill" CLUSTERD_FAULT_ONCE=/run/clusterd/once\n',
+    )
+    service.host.run("mkdir", "--mode=777", "/run/clusterd/once")
+    service.host.run("systemctl", "daemon-reload")
+    service.systemctl("restart")
+    controller, [agent], engines = service.running()
+    service.host.run("kill", "-KILL", str(agent))
+    until(lambda: service.show("NRestarts") == "1" and service.show("ActiveState") == "active")
+    assert service.running()[::2] == (controller, engines)
+    listed = service.host.run(
+        "systemctl", "list-units", "--plain", "--no-legend", "--state=active", "clusterd-local-engines-*"
+    )
+    assert len(listed.splitlines()) == 1
+    service.host.run("rm", "-r", f"/run/systemd/system/{service.unit}.d", "/run/clusterd/once")
+    service.host.run("systemctl", "daemon-reload")
 
 
 def test_on_stop_keep_ends_the_daemon_alone(service):

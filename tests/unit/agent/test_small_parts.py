@@ -183,16 +183,23 @@ def test_rotation_renames_what_is_long_and_replaces_the_one_before(tmp_path):
 
 
 def test_a_kill_for_memory_is_told_once_and_the_own_limit_first(tmp_path, monkeypatch):
-    counts = {"group": 3, "machine": 10}
-    group = tmp_path / "memory.events"
-    monkeypatch.setattr(memory_events, "_counter_file", lambda: group)
-    monkeypatch.setattr(memory_events, "_read", lambda path, name: counts["group" if path == group else "machine"])
+    counts = {"group": 3, "older": 7, "machine": 10}
+    group, older = tmp_path / "memory.events", tmp_path / "older" / "memory.events"
+    names = {group: "group", older: "older"}
+    monkeypatch.setattr(memory_events, "_counter_file", lambda pid: group if pid == "self" else older)
+    monkeypatch.setattr(memory_events, "_read", lambda path, name: counts[names.get(path, "machine")])
     watch = memory_events.OomWatch()
     assert watch.look() == ""
     counts["machine"] += 1
     assert watch.look() == "the machine ran out of memory"
     counts["machine"] += 1
     counts["group"] += 1
+    assert watch.look() == "the memory limit of its cgroup was reached"
+    assert watch.look() == ""
+    # An engine that an earlier agent left in a group of its own.
+    watch.follow(4711)
+    assert watch.look() == ""
+    counts["older"] += 1
     assert watch.look() == "the memory limit of its cgroup was reached"
     assert watch.look() == ""
 

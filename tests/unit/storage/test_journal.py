@@ -76,6 +76,16 @@ def test_second_process_is_refused(directory):
         Journal.open(directory)
 
 
+def test_whether_the_next_append_would_find_its_file(directory, written):
+    with Journal.open(directory) as journal:
+        assert journal.is_writable()
+        written[0].rename(directory / "away")
+        assert not journal.is_writable()
+        (directory / "away").rename(written[0])
+        assert journal.is_writable()
+    assert not journal.is_writable()
+
+
 def test_closed_journal_refuses(directory):
     journal = Journal.open(directory)
     journal.close()

@@ -328,6 +328,26 @@ def test_stop_ends_engines_then_the_controller():
     assert bench.supervisor.next_deadline() is None
 
 
+def test_a_pause_is_a_stop_that_the_next_start_ends():
+    bench = Bench().up()
+    assert kinds(bench.send(events.StopRequested(5, is_pause=True))) == ["Answer", "Stop"]
+    assert bench.supervisor.state.is_paused
+    assert records.RunChanged("local", is_wanted=False, is_pause=True) in bench.supervisor.snapshot()
+    bench.send(events.StartRequested(6))
+    assert not bench.supervisor.state.is_paused
+
+
+def test_a_cluster_that_was_stopped_is_not_paused_and_a_stop_ends_a_pause():
+    bench = Bench().up()
+    bench.send(events.StopRequested(5))
+    bench.send(events.StopRequested(6, is_pause=True))
+    assert not bench.supervisor.state.is_paused
+    paused = Bench().up()
+    paused.send(events.StopRequested(5, is_pause=True))
+    paused.send(events.StopRequested(6))
+    assert not paused.supervisor.state.is_paused
+
+
 def test_stop_reaps_the_engines_of_a_dead_agent_before_the_controller_goes():
     bench = Bench().up()
     bench.send(events.StopRequested(5))
