@@ -1,4 +1,4 @@
-"""Times as people write them: `7d`, `12h`, `90` (seconds) for so long ago, or a date; as seconds since the epoch."""
+"""Times as people write them: `7d`, `12h`, `90` (seconds) for so long ago, or a date, as seconds since the epoch; and lengths of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["AGO", "Ago", "Since"]
+__all__ = ["AGO", "SPAN", "Ago", "Since", "Span"]
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SPAN: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[a-z]*)\Z")
@@ -41,6 +41,24 @@ class Ago(click.ParamType[float]):
             )
 
 
+class Span(click.ParamType[float]):
+    """A length of time, of a week at the most."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        found = _SPAN.match(str(value).strip())
+        if found is None or found["unit"] not in _UNITS:
+            self.fail(f"{value!r} is no length of time: write 90s, 15m or 12h", param, ctx)
+        seconds = float(found["number"]) * _UNITS[found["unit"]]
+        if seconds > _UNITS["w"]:
+            self.fail(f"{value!r} is more than a week", param, ctx)
+        return seconds
+
+
 class Since(Ago):
     """A moment, or the number of an event, which is returned as an int."""
 
@@ -67,3 +85,4 @@ def _of_day(text: str) -> float | None:
 
 
 AGO = Ago()
+SPAN = Span()

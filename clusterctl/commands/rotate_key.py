@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clusterctl.moments import SPAN
 from clusterctl.options import as_json
 from clusterctl.output.answer import print_answer
 from clusterctl.output.text import key_lines, moment
@@ -16,26 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["rotate_key"]
 
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-LONGEST = 604_800.0
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
-    """Read `60`, `60s`, `5min` or `1h`."""
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
-    try:
-        seconds = float(number) * _UNITS[text[len(number) :].strip() or "s"]
-    except (ValueError, KeyError):
-        raise click.BadParameter(f"{text!r} is not a time such as 60s, 5min or 1h") from None
-    if not 0 <= seconds <= LONGEST:
-        raise click.BadParameter(f"{text!r} is not between 0 and a week")
-    return seconds
-
 
 @click.command()
 @click.option(
     "--grace",
-    callback=_seconds,
+    type=SPAN,
     default="60s",
     show_default=True,
     metavar="TIME",

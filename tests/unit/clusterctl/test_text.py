@@ -114,3 +114,30 @@ def test_engines_in_a_table():
 
 def test_one_line_for_watch():
     assert text.summary(status()) == "local: running; controller running; engines 4/4"
+
+
+def keys(**using_old):
+    return {"changed_at": 1000.0, "until": 1060.0, "left": 41.0, "using_old": using_old, "away": 0}
+
+
+def test_a_change_of_keys_names_who_uses_the_old_ones():
+    until = text.moment(1060.0)
+    assert text.key_lines(keys(clients=[], stock_engines=["a", "b"], stock_clients=["ann"]), 1019.0) == [
+        f"the old ones are accepted until {until} (41 s more)",
+        "2 stock engines (a, b) use the old key, and will be refused then",
+        "1 stock client (ann) uses the old key, and will be refused then",
+    ]
+    assert text.key_lines(keys(engines=[]), 1019.0)[1] == "nobody uses them"
+    (line,) = [
+        line for line in text.status_lines(status(keys=keys(engines=["engines/3"]))) if line.startswith("  keys")
+    ]
+    assert "1 engine (engines/3) uses the old key" in line
+
+
+def test_many_names_are_cut_and_without_a_grace_there_is_nothing_to_say():
+    names = [f"engines/{number}" for number in range(20)]
+    assert "20 engines (engines/0, " in text.key_lines(keys(engines=names), 1019.0)[1]
+    assert ", ...)" in text.key_lines(keys(engines=names), 1019.0)[1]
+    over = keys() | {"until": None}
+    assert text.key_lines(over, 1100.0) == ["the old ones are refused"]
+    assert not [line for line in text.status_lines(status(keys=over)) if line.startswith("  keys")]
