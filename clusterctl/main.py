@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "resume": "Try again what was given up after a crash loop.",
     "engines": "List, interrupt, stop, kill or restart engines.",
     "tasks": "Show what ran, where, for how long, and with which outcome.",
+    "gc": "End processes of this profile that nobody claims.",
     "logs": "Show the output of engines, controller, daemon and agents.",
     "events": "Show what happened, as the daemon saw it.",
     "explain": "Tell the story of an engine, a set, an agent or the controller.",

@@ -15,6 +15,7 @@ __all__ = [
     "event_line",
     "key_lines",
     "moment",
+    "orphan_lines",
     "set_line",
     "status_lines",
     "summary",
@@ -153,6 +154,19 @@ def why_not(status: dict[str, Any]) -> str:
             reason = f": {entry['reason']}" if entry.get("reason") else ""
             lines.append(f"{name}: {entry['observed']} of {entry['desired']}{reason}")
     return "\n  ".join(lines) or f"it is {status['state']}"
+
+
+def orphan_lines(orphans: list[dict[str, Any]]) -> list[str]:
+    """Return what `clusterctl status --orphans` prints."""
+    if not orphans:
+        return ["nothing runs unclaimed"]
+    rows = [("PROCESS", "WHAT", "UP", "LAUNCH", "WHY")]
+    for one in orphans:
+        what = one["unit"] if one["kind"] == "controller" else f"{one['kind']} of {one['unit']}"
+        if one["slot"] is not None:
+            what = f"engine {one['unit']}/{one['slot']}"
+        rows.append((str(one["pid"]), what, age(one["uptime"]), one["launch"], one["why"]))
+    return columns(rows)
 
 
 def engine_table(engines: list[dict[str, Any]], now: float) -> list[str]:

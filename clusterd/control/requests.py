@@ -31,6 +31,7 @@ __all__ = [
     "Start",
     "StatusQuery",
     "Stop",
+    "Strays",
     "Targets",
     "TasksPurge",
     "TasksQuery",
@@ -146,6 +147,12 @@ class Events(_Request):
     follow: bool = False
     since: Annotated[int, Meta(ge=0)] = 0
     after: float | None = None
+
+
+class Strays(_Request):
+    """POST gc: end these, of those that GET orphans has listed."""
+
+    names: Annotated[list[str], Meta(min_length=1)]
 
 
 class Explain(_Request):

@@ -49,6 +49,8 @@ PATHS: dict[tuple[str, str], str] = {
     ("GET", f"{_CLUSTER}/logs"): "logs",
     ("GET", f"{_CLUSTER}/events"): "events",
     ("GET", f"{_CLUSTER}/explain"): "explain",
+    ("GET", f"{_CLUSTER}/orphans"): "orphans",
+    ("POST", f"{_CLUSTER}/gc"): "end_orphans",
 }
 """Method and path -> name of the handler below."""
 
@@ -180,6 +182,18 @@ class Routes:
         """GET explain."""
         self._check(request)
         return _json(await self._service.explain(decode_query(requests.Explain, request.query)))
+
+    async def orphans(self, request: web.Request) -> web.StreamResponse:
+        """GET orphans."""
+        self._check(request)
+        decode_query(requests.Empty, request.query)
+        return _json({"orphans": await self._service.orphans()})
+
+    async def end_orphans(self, request: web.Request) -> web.StreamResponse:
+        """POST gc."""
+        self._check(request)
+        body = decode_body(requests.Strays, await request.read())
+        return _json(await self._service.end_orphans(body, caller(request)))
 
     def _check(self, request: web.Request) -> None:
         name = request.match_info["cluster"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Start,
         StatusQuery,
         Stop,
+        Strays,
         Targets,
         TasksPurge,
         TasksQuery,
@@ -88,6 +89,12 @@ class Service(Protocol):
 
     async def rotate_key(self, request: RotateKey, caller: Caller) -> dict[str, Any]:
         """Change the keys of the cluster."""
+
+    async def orphans(self) -> list[dict[str, Any]]:
+        """What runs in the runtime directory and is nobody's."""
+
+    async def end_orphans(self, request: Strays, caller: Caller) -> dict[str, Any]:
+        """End some of it."""
 
     async def explain(self, request: Explain) -> dict[str, Any]:
         """The story of one engine, set, agent or controller, and how it is now."""

@@ -24,6 +24,7 @@ from clusterd.daemon.planning import plan_of
 from clusterd.daemon.profiles import EFFECTS
 from clusterd.daemon.startup import default_set
 from clusterd.daemon.status import cluster_status, engine_list
+from clusterd.daemon.strays import Stray, described, end, strays
 from clusterd.daemon.tasks import TaskRecords
 from clusterd.errors import ClusterdError, ControlError
 from clusterd.system import clock
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Start,
         StatusQuery,
         Stop,
+        Strays,
         Targets,
         TasksPurge,
         TasksQuery,
@@ -165,6 +167,20 @@ class Service:
         """The story."""
         return self._events(request.since, follow=request.follow, after=request.after)
 
+    async def orphans(self) -> list[dict[str, Any]]:
+        """What is nobody's."""
+        await self._daemon.refresh_engines()
+        return described(self._strays())
+
+    async def end_orphans(self, request: Strays, caller: Caller) -> dict[str, Any]:
+        """End it, after one more look at whose it is."""
+        await self._daemon.refresh_engines()
+        self._tell(f"end {', '.join(request.names)}", caller)
+        found = [stray for stray in self._strays() if stray.name in request.names]
+        answer = await end(found, self._daemon.driver.supervisor.settings.longest_stop)
+        missing = {name: "it is claimed, or has ended" for name in request.names if name not in {s.name for s in found}}
+        return {"done": answer["done"], "failed": answer["failed"] | missing}
+
     async def explain(self, request: Explain) -> dict[str, Any]:
         """One story."""
         await self._daemon.refresh_engines()
@@ -276,6 +292,10 @@ class Service:
         self._tell(what, caller, **about)
         answer = self._daemon.command(event, event.request)
         return {"cluster": self.name, **answer}
+
+    def _strays(self) -> list[Stray]:
+        daemon = self._daemon
+        return strays(daemon.places.units, daemon.driver.supervisor, daemon.roster)
 
     async def _plan(self, what: str, event: Request) -> dict[str, Any]:
         daemon = self._daemon

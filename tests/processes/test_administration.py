@@ -116,3 +116,33 @@ def test_the_story_of_an_engine_outlives_the_daemon(cluster):
     assert [event["event"] for event in events].count("daemon_started") == 2
     assert cluster.ctl("events", "--since", "2099-01-01").stdout == ""
     assert "14:30" in cluster.ctl("events", "--since", "soon", status=2).stderr
+
+
+def test_what_a_lost_state_directory_leaves_is_listed_and_ended_on_request(cluster):
+    # The journal is lost, the processes are not: another one knows nothing of them.
+    [daemon] = cluster._daemons
+    daemon.kill()
+    daemon.wait()
+    (cluster.state / "journal").rename(cluster.places.temporary / "lost")
+    assert cluster.running() == ["agent", "controller", "engine/0", "engine/1", "engine/2"]
+    cluster.file.write_text(PROFILE.replace("n: 2", "n: 0"))
+    cluster.serve()
+    listed = cluster.json("status", "--orphans")["orphans"]
+    assert {"agent", "controller"} <= {one["kind"] for one in listed}
+    text = cluster.ctl("status", "--orphans").stdout
+    assert "agent of engines" in text
+    assert "is not in the journal" in text
+    # Nobody is ended who was not asked about.
+    assert "nobody is asked" in json.loads(cluster.ctl("gc", "--json", status=2).stdout)["error"]["message"]
+    assert cluster.ctl("gc", status=130).stdout.startswith("PROCESS")
+    pids = {one["pid"] for one in listed}
+    assert pids <= {one["pid"] for one in cluster.json("status", "--orphans")["orphans"]}
+    while found := cluster.json("status", "--orphans")["orphans"]:
+        assert cluster.json("gc", "--yes")["failed"].keys() <= {one["name"] for one in found}
+    assert cluster.ctl("gc").stdout == "test: nothing runs unclaimed\n"
+    # What the new daemon has started itself is not among them.
+    cluster.converged()
+    assert cluster.running() == ["controller"]
+    for file in (cluster.places.temporary / "lost").iterdir():
+        file.unlink()
+    (cluster.places.temporary / "lost").rmdir()

@@ -68,6 +68,11 @@ class Settings(Struct, frozen=True):
     controller: UnitSettings
     sets: dict[str, UnitSettings]
 
+    @property
+    def longest_stop(self) -> float:
+        """Return the seconds that any unit may take to end."""
+        return max([self.controller.stop_timeout, *(unit.stop_timeout for unit in self.sets.values())])
+
 
 LOCAL: Final = LauncherTraits()
 # What kind of thing each launcher of the profile is.

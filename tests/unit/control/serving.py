@@ -49,6 +49,12 @@ class FakeService:
     async def purge_tasks(self, request, caller):
         return await self._note("purge", request, caller)
 
+    async def orphans(self):
+        return []
+
+    async def end_orphans(self, request, caller):
+        return await self._note("gc", request, caller)
+
     async def explain(self, request):
         return {"subject": request.subject}
 
