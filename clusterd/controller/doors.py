@@ -42,6 +42,9 @@ class EngineDoor(Protocol):
     def dispatch(self, engine: Engine, action: actions.Dispatch, payload: Payload, now: float) -> None:
         """Run a task: of kind STOCK, or a native one."""
 
+    def ask(self, engine: Engine, held: tuple[tuple[bytes, int], ...], now: float) -> None:
+        """Find out whether it still has what an earlier controller gave it: (task, attempt). What it has not is told as NotRun."""
+
     def command(self, engine: Engine, command: str, number: int) -> str:
         """Carry out interrupt, stop, kill or signal (with its number); why it cannot be done, empty where it was."""
 

@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from clusterd.core.wire.messages import Function
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clusterd.core.wire.messages import Function
+    from clusterd.storage.taskstore.durable import DurableStore
 
 # Functions that no task refers to, kept because they may be named again. Those that are referred to are as many as there are tasks.
 MAX_IDLE = 4096
 # Of all functions together. A single one may be larger: it could never be called otherwise.
 MAX_BYTES = 256 * 1024 * 1024
 MAX_NAME = 256
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_function = msgspec.msgpack.Decoder(Function).decode
 
 
 class StoredFunction:
@@ -90,4 +97,30 @@ class FunctionStore:
     def _drop_oldest(self) -> bytes:
         digest, _ = self._idle.popitem(last=False)
         self.bytes -= self._functions.pop(digest).size
+        return digest
+
+
+class DurableFunctions(FunctionStore):
+    """Functions that are in the store as long as they are here."""
+
+    def __init__(self, store: DurableStore) -> None:
+        super().__init__()
+        self._store = store
+
+    def restore(self) -> None:
+        """Take up those of an earlier controller."""
+        for parts in self._store.functions().values():
+            super().add(_decode_function(parts[0]), parts[1:], ())
+
+    def add(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> bool:
+        """See `FunctionStore`."""
+        is_new = self.get(message.digest) is None
+        has_room = super().add(message, payload, digests)
+        if has_room and is_new:
+            self._store.keep_function(message.digest, [_encode(message), *payload])
+        return has_room
+
+    def _drop_oldest(self) -> bytes:
+        digest = super()._drop_oldest()
+        self._store.drop_function(digest)
         return digest

@@ -1,9 +1,10 @@
 """Holds back what a durable controller says until the store has committed what it said it for: output commit.
 
 Each turn of the loop changes rows and says things. What is said on data connections, and the acknowledgement of what was heard there, waits
-here with the number of the turn's last change, in order, and goes when the store has committed that number. The loop does not wait: the
-next turns queue behind. While the store is in trouble work that was accepted goes on: batches go, acknowledgements do not,
-so that whoever holds a request or a result goes on holding it. Invariant: nothing is acknowledged that is not committed.
+here with the number of the turn's last change, in order, and goes when the store has committed that number; so does all that stock
+clients and engines are told. The loop does not wait: the next turns queue behind. While the store is in trouble work that was accepted
+goes on: batches go, acknowledgements do not, so that whoever holds a request or a result goes on holding it. Invariant: nothing is
+acknowledged that is not committed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Gate:
         self._store = store
         self._full_bytes = full_bytes
         # What waits, in the order in which it was said; with the number of the change that must be committed before, and since when.
-        self._batches: deque[tuple[int, float, Connection, Batch]] = deque()
+        # What is for no connection of ours is a call instead of a batch.
+        self._batches: deque[tuple[int, float, Connection | None, Batch | Callable[[], object]]] = deque()
         # How long what left lately had waited, and what was last told of that.
         self._lasted = 0.0
         self._told = 0.0
@@ -77,6 +79,10 @@ class Gate:
         # Not `last_change` as it is now: what is said first in a turn may follow from what is changed last.
         self._batches.append((-1, 0.0, connection, batch))
 
+    def hold_call(self, call: Callable[[], object]) -> None:
+        """Likewise of what goes by no connection of ours: it is said by a call, which must not fail."""
+        self._batches.append((-1, 0.0, None, call))
+
     def hear(self, connections: Iterable[Connection]) -> None:
         """Acknowledge what was received from these until now when what follows from it is committed."""
         for connection in connections:
@@ -91,10 +97,10 @@ class Gate:
                 del self._unheard[connection]
                 self._heard.append(_Heard(-1, connection, connection.session.received))
         for index in range(len(self._batches) - 1, -1, -1):
-            at, _, connection, batch = self._batches[index]
+            at, _, to, said = self._batches[index]
             if at >= 0:
                 break
-            self._batches[index] = (change, now, connection, batch)
+            self._batches[index] = (change, now, to, said)
         for index in range(len(self._heard) - 1, -1, -1):
             heard = self._heard[index]
             if heard.change >= 0:
@@ -120,9 +126,10 @@ class Gate:
             connection.session.deal_with(seq)
         if is_going:
             self._lasted = max(now - batches[0][1], FORGETS * self._lasted)
-        while batches and (self._trouble or batches[0][0] <= committed):
-            _, _, connection, batch = batches.popleft()
-            _pass_on(connection, batch)
+        # What a call says meanwhile has no number yet, and waits for the end of the next turn.
+        while batches and batches[0][0] >= 0 and (self._trouble or batches[0][0] <= committed):
+            _, _, to, said = batches.popleft()
+            _pass_on(to, said)
         fault.point("controller.release.half_done")
         for connection in latest:
             # What carries it may have left just now.
@@ -179,9 +186,11 @@ class Gate:
         }
 
 
-def _pass_on(connection: Connection, batch: Batch) -> None:
+def _pass_on(connection: Connection | None, said: Any) -> None:
     """Send it on the connection, or on that which its owner has by now."""
-    if not connection.is_gone:
-        connection.pass_on(batch)
+    if connection is None:
+        said()
+    elif not connection.is_gone:
+        connection.pass_on(said)
     # Else what an engine was to be told is in the book of its dispatches, and what a client was to be told in the store: each is told anew
     # when it attaches.

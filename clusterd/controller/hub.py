@@ -65,6 +65,8 @@ class Hub:
         self.agents: dict[str, Agent] = {}
         # True when `places`, or who has come through a door, has changed since somebody cleared this.
         self.has_other_places = False
+        # True when an engine has come through a door: it will not say again who it is, so the next controller must know it.
+        self.has_other_guests = False
         self.notices = Notices(self, work)
         self.watch = Watch(self, work, liveness or Liveness())
 
@@ -195,7 +197,7 @@ class Hub:
         self._promised.discard(engine.id)
         self.engines[engine.uuid] = self.engines_by_id[engine.id] = engine
         self.notices.changed(engine)
-        self.has_other_places = True
+        self.has_other_places = self.has_other_guests = True
         self._work.engine_admitted(engine, now)
         self.watch.engine_attached(engine, now)
         log.info(

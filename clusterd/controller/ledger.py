@@ -9,26 +9,32 @@ attaches until that has acknowledged it (`receipts`); what is offered again and 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clusterd.controller.functions import FunctionStore
+from clusterd.controller.compat.accounts import is_aimed, needs_of
+from clusterd.controller.functions import DurableFunctions
 from clusterd.controller.receipts import Receipts
 from clusterd.controller.restoring import rest_of
 from clusterd.controller.submits import Payload, submitted
 from clusterd.core.model.task import Reason
 from clusterd.core.scheduler import actions, events
-from clusterd.core.wire.messages import Failed, Function, Submit, TaskOptions
-from clusterd.errors import StorageError, UnknownTask
+from clusterd.core.wire.jupyter import task_id
+from clusterd.core.wire.messages import STOCK, Failed, Submit, TaskOptions
+from clusterd.errors import StorageError, UnknownTask, WireError
+from clusterd.storage.taskstore.row import PART, WHOLE
 from clusterd.system import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from clusterd.controller.compat.arrears import Arrears
+    from clusterd.controller.compat.origin import Origin
     from clusterd.controller.gate import Gate
     from clusterd.controller.hub import Hub
-    from clusterd.controller.peers import Client
+    from clusterd.controller.peers import Client, Engine, Loss
     from clusterd.controller.recovery import Recovery
     from clusterd.controller.tasks import Tasks
     from clusterd.core.scheduler.actions import AnyAction
@@ -49,33 +55,6 @@ class _Wish(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_wish = msgspec.msgpack.Decoder(_Wish).decode
-_decode_function = msgspec.msgpack.Decoder(Function).decode
-
-
-class DurableFunctions(FunctionStore):
-    """Functions that are in the store as long as they are here."""
-
-    def __init__(self, store: DurableStore) -> None:
-        super().__init__()
-        self._store = store
-
-    def restore(self) -> None:
-        """Take up those of an earlier controller."""
-        for parts in self._store.functions().values():
-            super().add(_decode_function(parts[0]), parts[1:], ())
-
-    def add(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> bool:
-        """See `FunctionStore`."""
-        is_new = self.get(message.digest) is None
-        has_room = super().add(message, payload, digests)
-        if has_room and is_new:
-            self._store.keep_function(message.digest, [_encode(message), *payload])
-        return has_room
-
-    def _drop_oldest(self) -> bytes:
-        digest = super()._drop_oldest()
-        self._store.drop_function(digest)
-        return digest
 
 
 class Ledger:
@@ -105,8 +84,12 @@ class Ledger:
         self._tasks = tasks
         self._recovery = recovery
         self._perform = perform
-        # Tasks of an earlier controller that the scheduler has not been told of.
+        # Takes up what stock clients want; None where they are not served.
+        self.stock: Arrears | None = None
+        self._since = time.time()
+        # Tasks of an earlier controller that the scheduler has not been told of; of some of them, what they depend on.
         self._waiting: dict[bytes, TaskRow] = {}
+        self._needs: dict[bytes, Collection[bytes]] = {}
         self._receipts = Receipts(store)
 
     # --- each task ---
@@ -116,6 +99,37 @@ class Ledger:
         row.is_owed = True
         if message.target is not None or message.options is not None:
             row.wish = _encode(_Wish(message.target, message.options))
+
+    def inscribe_stock(self, row: TaskRow, origin: Origin, target: object) -> None:
+        """Likewise of a stock client's task."""
+        if self.stock is not None:
+            self.stock.inscribe(row, origin, target)
+
+    def knows(self, task: bytes, msg_id: str, date: float | None) -> bool:
+        """Say whether a stock client's task, sent at `date`, was taken by an earlier controller."""
+        if task in self._waiting:
+            return True
+        if date is not None and date >= self._since:
+            return False
+        try:
+            self._store.get(msg_id, buffers=False)
+        except (UnknownTask, StorageError):
+            return False
+        return True
+
+    def defers(self, needs: Collection[bytes]) -> bool:
+        """Say whether some of these tasks are still to be taken up: what depends on them has to wait here, too."""
+        return bool(self._waiting) and not self._waiting.keys().isdisjoint(needs)
+
+    def defer(
+        self, message: Submit, frames: Sequence[Any], client: Client, target: object, origin: Origin, now: float
+    ) -> None:
+        """Take a stock client's task that has to."""
+        payload, recorder = Payload(message, client.handle, frames, (), origin), self._tasks.recorder
+        if recorder is not None:
+            recorder.accepted_stock(payload, target, now)
+        if payload.row is not None:
+            self._expect(payload.row)
 
     def admits(self, client: Client, message: Submit, now: float) -> bool:
         """Say whether a task is to be taken. Not one that is here, or has its outcome; none while nothing can be promised."""
@@ -139,6 +153,31 @@ class Ledger:
     def acknowledged(self, messages: Sequence[Any]) -> None:
         """A client has dealt with what it was told."""
         self._receipts.acknowledged(messages)
+
+    # --- engines that come through a door ---
+
+    def engine_admitted(self, engine: Engine, now: float) -> None:
+        """One is there, perhaps an earlier controller's. What it was given it may run still, or its result may be on its way."""
+        held = self._held_by(engine.id)
+        if held and engine.door is not None:
+            self._tasks.handle(events.EngineInventory(engine.id, held), now)
+            # If neither, it answers this before it says anything about them.
+            engine.door.ask(engine, held, now)
+
+    def engine_missing(self, engine: Engine, end: Loss, now: float) -> None:
+        """One of an earlier controller is not there any more, and never was here."""
+        held = self._held_by(engine.id)
+        if held:
+            for event in (
+                events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot),
+                events.EngineSuspected(engine.id),
+                events.EngineInventory(engine.id, held),
+                events.EngineLost(engine.id, *end),
+            ):
+                self._tasks.handle(event, now)
+
+    def _held_by(self, engine: int) -> tuple[tuple[bytes, int], ...]:
+        return tuple((task, row.attempt) for task, row in self._waiting.items() if row.engine_id == engine)
 
     # --- clients ---
 
@@ -183,18 +222,39 @@ class Ledger:
         if isinstance(functions, DurableFunctions):
             functions.restore()
         rows = self._store.unfinished()
-        clients = {row.client for row in rows}
+        clients = {row.client for row in rows if row.kind != STOCK}
         for name in sorted(clients):
             client = self._hub.expect_client(bytes.fromhex(name), now)
             self._tasks.handle(events.ClientAttached(client.handle, _ANY, _ANY), now)
             self._tasks.handle(events.ClientDetached(client.handle), now)
         for row in rows:
-            self._store.resume(row)
-            self._waiting[bytes.fromhex(row.msg_id)] = row
-        if rows:
-            log.info("%d tasks of %d clients are taken up again", len(rows), len(clients))
-        self._release([task for task, row in self._waiting.items() if row.engine_id < 0 and not row.wish], now)
+            if row.kind != STOCK or (self.stock is not None and row.queue != WHOLE):
+                self._store.resume(row)
+                self._expect(row)
+        if self.stock is not None:
+            present = {row.msg_id: row for row in rows if row.queue == PART}
+            for row in rows:
+                if row.queue == WHOLE:
+                    self._store.resume(row)
+                    for part in self.stock.restore(row, present, now):
+                        self._expect(part)
+        if self._waiting:
+            log.info("%d tasks of an earlier controller are taken up again", len(self._waiting))
+        self._release([task for task, row in self._waiting.items() if self._is_free(task, row)], now)
         fault.point("controller.restore.after_load")
+
+    def _expect(self, row: TaskRow) -> None:
+        task = _task_of(row)
+        self._waiting[task] = row
+        needs = needs_of(row) if row.kind == STOCK else _needs_of(row)
+        if needs:
+            self._needs[task] = needs
+
+    def _is_free(self, task: bytes, row: TaskRow) -> bool:
+        """It can run anywhere, and nothing of it has been given out."""
+        if row.engine_id >= 0 or task in self._needs:
+            return False
+        return not (is_aimed(row) if row.kind == STOCK else row.wish)
 
     @property
     def is_waiting(self) -> bool:
@@ -208,9 +268,18 @@ class Ledger:
     def tick(self, now: float) -> None:
         """Give to the scheduler what waits no longer."""
         self._receipts.tick(now)
-        if self._waiting and self._recovery.is_over(now):
-            awaits = self._recovery.awaits
-            self._release([task for task, row in self._waiting.items() if not awaits(row.engine_id)], now)
+        if not self._waiting or not self._recovery.is_over(now):
+            return
+        awaits, needs = self._recovery.awaits, self._needs
+        ready: list[bytes] = []
+        still: set[bytes] = set()
+        # In order of submission: what a task depends on comes before it.
+        for task, row in self._waiting.items():
+            if awaits(row.engine_id) or (still and not still.isdisjoint(needs.get(task, ()))):
+                still.add(task)
+            else:
+                ready.append(task)
+        self._release(ready, now)
 
     def result_came(self, task: bytes, now: float) -> None:
         """A result is here before its task is: it is written down in this turn, at the end of which its engine may forget it."""
@@ -223,9 +292,17 @@ class Ledger:
             self._submit(task, self._waiting.pop(task), now)
 
     def _submit(self, task: bytes, row: TaskRow, now: float) -> None:
+        self._needs.pop(task, None)
+        if row.kind == STOCK:
+            try:
+                if self.stock is not None:
+                    self.stock.take_up(task, row, self.outcome, now)
+            except WireError as error:
+                log.error("task %s of a stock client is left to a later controller: %s", row.msg_id, error)  # noqa: TRY400
+            return
         tasks, client = self._tasks, self._hub.clients[bytes.fromhex(row.client)]
         wish = _decode_wish(row.wish) if row.wish else _Wish()
-        target, options = rest_of(wish.target, wish.options, self._outcome)
+        target, options = rest_of(wish.target, wish.options, self.outcome)
         message = _submit_of(task, row, target, options)
         payload = Payload(message, client.handle, row.buffers, ())
         payload.row = row
@@ -246,15 +323,31 @@ class Ledger:
         if client.unwanted.pop(task, 0) is None:
             tasks.handle(events.AbortRequested(client.handle, (task,)), now)
 
-    def _outcome(self, task: bytes) -> TaskRow | None:
+    def outcome(self, task: bytes) -> TaskRow | None:
         """The row of a task that has ended; None where it is to be waited for, or is not known."""
         if task in self._waiting or task in self._tasks.payloads:
             return None
-        try:
-            row = self._store.get(task.hex(), buffers=False)
-        except (UnknownTask, StorageError):
-            return None
-        return row if row.outcome is not None else None
+        # Natively, and as stock clients call theirs; a longer name of theirs cannot be had from the id.
+        for msg_id in (task.hex(), task.decode("utf-8", "replace")):
+            try:
+                row = self._store.get(msg_id, buffers=False)
+            except (UnknownTask, StorageError):
+                continue
+            if row.outcome is not None and _task_of(row) == task:
+                return row
+        return None
+
+
+def _task_of(row: TaskRow) -> bytes:
+    return task_id(row.msg_id) if row.kind == STOCK else bytes.fromhex(row.msg_id)
+
+
+def _needs_of(row: TaskRow) -> Collection[bytes]:
+    """The tasks that a native task waits for."""
+    options = _decode_wish(row.wish).options if row.wish else None
+    if options is None:
+        return ()
+    return [task for wait in (options.after, options.follow) if wait is not None for task in wait.tasks]
 
 
 def _submit_of(task: bytes, row: TaskRow, target: int | list[int] | None, options: TaskOptions | None) -> Submit:

@@ -48,6 +48,8 @@ HOUSE_SECONDS = 0.005
 SWEEP_SECONDS = 1.0
 # A thousand agents that come one by one are not written down one by one.
 REMEMBER_SECONDS = 1.0
+# Stock engines are, nearly.
+GUEST_SECONDS = 0.05
 
 
 class Loop:
@@ -181,10 +183,12 @@ class Loop:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep(now)
         self._hub.watch.tick(now)
-        if self._hub.has_other_places and now >= self._next_remembered:
-            self._hub.has_other_places = False
-            self._next_remembered = now + REMEMBER_SECONDS
-            self._remember()
+        if self._hub.has_other_places:
+            wait = REMEMBER_SECONDS - GUEST_SECONDS if self._hub.has_other_guests else 0.0
+            if now >= self._next_remembered - wait:
+                self._hub.has_other_places = self._hub.has_other_guests = False
+                self._next_remembered = now + REMEMBER_SECONDS
+                self._remember()
 
     def _acknowledge(self, now: float) -> None:
         for endpoint in self._endpoints:
@@ -207,6 +211,8 @@ class Loop:
                 poller.unregister(endpoint.pollable())
             elif endpoint.gate is not None:
                 poller.register(endpoint.pollable(), zmq.POLLIN)
+        if self.front is not None:
+            self.front.hold_work(is_held=is_shut)
 
     def _timeout(self) -> int:
         now = time.monotonic()

@@ -27,9 +27,10 @@ from clusterd.controller.compat.keys import stock_keys
 from clusterd.controller.compat.sockets import StockSockets
 from clusterd.controller.dispatch import Performer
 from clusterd.controller.endpoint import Endpoint
+from clusterd.controller.functions import DurableFunctions
 from clusterd.controller.gate import Gate
 from clusterd.controller.hub import Hub
-from clusterd.controller.ledger import DurableFunctions, Ledger
+from clusterd.controller.ledger import Ledger
 from clusterd.controller.loop import Loop
 from clusterd.controller.operations import Operations
 from clusterd.controller.options import parse
@@ -261,6 +262,7 @@ class Controller:
             wakeup=wakeup,
             remember=remember,
         )
+        gate = loop.gate = self._promise(performer, recovery)
         if stock is not None:
             edge = Edge(
                 stock,
@@ -275,13 +277,13 @@ class Controller:
                 ip=spec.ip,
                 is_curve=spec.stock == "curve",
                 store=self.store,
+                gate=gate,
             )
             loop.front = rotation.front = Front(edge)
             expected = self._secrets.engines_to_expect(time.time())
             loop.front.engines.expect(expected)
             for wire_id in expected.values():
                 recovery.stock_engine_expected(wire_id)
-        loop.gate = self._promise(performer, recovery)
         for name, server in bound.servers.items():
             endpoints[name] = Endpoint(
                 server,
@@ -295,7 +297,7 @@ class Controller:
                 counters=bound.counters[name],
                 acks_when_flushed=name == "engine-data",
                 max_unread=MAX_UNREAD if name.endswith("control") else None,
-                gate=loop.gate if name.endswith("data") else None,
+                gate=gate if name.endswith("data") else None,
             )
         rotation.endpoints, rotation.shut_down = endpoints, shut_down
         rotation.rebinds = [bound.rebind] if bound.has_curve else []

@@ -21,7 +21,7 @@ from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STATUS_OK, STOCK
 from clusterd.errors import StorageError, WireError
 from clusterd.storage.taskstore.record import result_content
-from clusterd.storage.taskstore.row import Outcome, Output, TaskRow, place_of
+from clusterd.storage.taskstore.row import PART, Outcome, Output, TaskRow, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,22 +140,25 @@ class Recorder:
         return self.store.max_request is None or size <= self.store.max_request
 
     def accepted_stock(self, payload: Payload, target: object, now: float) -> None:
-        """A task of a stock client; a broadcast is not recorded, as with ipcontroller."""
+        """A task of a stock client; a broadcast is not recorded, as with ipcontroller, unless it is to outlive the controller."""
         origin: Origin = payload.origin
-        if payload.kind != STOCK or origin.channel == "comm" or origin.metadata.is_broadcast:
+        group = origin.group
+        is_part = group is not None and group.row is not None
+        if payload.kind != STOCK or origin.channel == "comm" or (origin.metadata.is_broadcast and not is_part):
             return  # (a control request, or one to a comm, is a task inside here only)
         request = jupyter.unpack_request(payload.body)
         label = origin.metadata.label
         date = jupyter.seconds_of(origin.date)
         limit = self.store.max_request
         frames = payload.frames
-        is_whole = limit is None or sum(map(len, frames)) <= limit
+        # What all parts of a broadcast have is in the row of the whole.
+        is_whole = not is_part and (limit is None or sum(map(len, frames)) <= limit)
         if not is_whole:
             frames = ()
         payload.row = row = TaskRow(
             origin.msg_id,
             origin.session,
-            "mux" if type(target) is int else "task",
+            PART if is_part else "mux" if type(target) is int else "task",
             date if date is not None else now + self._offset,
             buffers=frames,
             label=label[:MAX_LABEL] if isinstance(label, str) else None,
@@ -164,6 +167,8 @@ class Recorder:
             content=request.content,
             is_whole=is_whole,
         )
+        if self.ledger is not None:
+            self.ledger.inscribe_stock(row, origin, target)
         self._put(row)
 
     def dispatched(self, row: TaskRow, engine: Engine, attempt: int) -> None:
@@ -226,7 +231,7 @@ class Recorder:
 
     def failed(self, row: TaskRow, action: actions.Fail, now: float) -> None:
         """It has no result."""
-        if action.reason is Reason.OVERLOADED:
+        if action.reason is Reason.OVERLOADED and row.kind != STOCK:
             row.is_owed = False  # its client will submit it again
         reason = action.unmet if action.unmet is Unmet.INVALID else action.reason
         self._end(row, reason.value, action.text, now + self._offset)

@@ -45,6 +45,11 @@ class Recovery:
             self._is_over = has_heard_all or now >= self.deadline
         return self._is_over
 
+    @property
+    def goes_on(self) -> bool:
+        """True until `is_over` has said that it is."""
+        return not self._is_over
+
     def places(self, now: float) -> set[str]:
         """The agents that are still waited for."""
         return set() if self._places is None or self.is_over(now) else set(self._places)

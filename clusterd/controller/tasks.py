@@ -298,9 +298,11 @@ class Tasks:
 
     def engine_admitted(self, engine: Engine, now: float) -> None:
         """See `work.Work`."""
-        self.recovery.engine_settled(engine.id)
         # One task at a time: what waits can still be aborted, moved on, or given to another engine.
         self.handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1), now)
+        if self.ledger is not None:
+            self.ledger.engine_admitted(engine, now)
+        self.recovery.engine_settled(engine.id)
 
     def engine_expected(self, engine: Engine, state: EngineState, now: float) -> None:
         """See `work.Work`."""
@@ -336,7 +338,7 @@ class Tasks:
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
-        if self._parking.has_offers or (self.ledger is not None and self.ledger.is_waiting):
+        if self._parking.has_offers or (self.ledger is not None and self.ledger.is_waiting and self.recovery.goes_on):
             return self.recovery.deadline if deadline is None else min(deadline, self.recovery.deadline)
         return deadline
 

@@ -19,7 +19,7 @@ from clusterd.storage.taskstore.none import NoStore
 from clusterd.storage.taskstore.pages import Span
 from clusterd.storage.taskstore.query import parse
 from clusterd.storage.taskstore.record import record_of, request_buffers, result_buffers
-from clusterd.storage.taskstore.row import MAX_STREAM, ROW_BYTES, Outcome, Output, TaskRow, place_of
+from clusterd.storage.taskstore.row import HIDDEN, MAX_STREAM, ROW_BYTES, Outcome, Output, TaskRow, place_of
 from clusterd.storage.taskstore.sqlite import SqliteStore
 from tests.rigs import mongodb
 from tests.waiting import until
@@ -550,6 +550,39 @@ def test_no_age_drops_what_is_owed_or_will_get_its_end(durable, monkeypatch):
     store.settle(["owed"])
     assert store.flush()
     until(lambda: store.history() == ["waits"], "what is not owed any more goes", about=store.history)
+
+
+@pytest.mark.parametrize("queue", sorted(HIDDEN))
+@pytest.mark.parametrize("is_written", [True, False])
+def test_rows_for_the_controller_alone_are_shown_to_nobody(durable, queue, is_written):
+    store = durable()
+    row = stock("a", is_owed=True)
+    row.queue = queue
+    end(store, put(store, row))
+    store.put(stock("b"))
+    if is_written:
+        assert store.flush()
+    assert ids(store, {}) == ids(store, {}, limit=1) == store.history() == ["b"]
+    assert store.get("a").queue == queue
+    assert [name for name, _ in store.owed_to("s")] == ["a"]
+    row.is_owed = False
+    store.update(row)
+    if is_written:
+        assert store.flush()
+    assert (store.history(), store.owed_to("s")) == (["b"], [])
+
+
+def test_what_stock_clients_are_owed_grows_old(durable, monkeypatch):
+    monkeypatch.setattr(written, "TIDY_SECONDS", 0.01)
+    store = durable(ttl=1000.0)
+    for row in (native("native", is_owed=True), stock("stock", is_owed=True)):
+        end(store, put(store, row))
+    store.put(stock("waits", is_owed=True))
+    assert store.flush()
+    until(lambda: "stock" not in store.history(), "nobody says that it is not wanted", about=store.history)
+    assert store.flush()
+    assert sorted(store.history()) == ["native", "waits"]
+    assert [row.msg_id for row in store.unfinished()] == ["waits"]
 
 
 def test_a_task_that_is_taken_up_gets_its_end(durable):

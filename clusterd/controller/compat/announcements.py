@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.controller.compat.names import name_of
@@ -52,6 +53,10 @@ class Announcements:
         """What clients call an engine, also one that has left; empty where there was none."""
         engine = self._edge.hub.engines_by_id.get(wire_id)
         return name_of(engine) if engine is not None else self._gone.get(wire_id, "")
+
+    def has_left(self, wire_id: int) -> bool:
+        """Say whether clients hear, or have heard, that an engine has left."""
+        return wire_id in self._gone
 
     def close(self) -> None:
         """Say that the controller ends."""
@@ -102,6 +107,6 @@ class Announcements:
             header = self._edge.header(what, time.time())
             for signer in signers or self._edge.signers_for(None):
                 frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.json_of(content), signer)
-                self._edge.sockets.send("notification", frames)
+                self._edge.say(what, partial(self._edge.sockets.send, "notification", frames))
         except Exception as error:  # noqa: BLE001 - whoever comes or goes does so without it
             self._edge.fail(f"the notice {what}", error)

@@ -37,6 +37,11 @@ def targets_of(metadata: Metadata) -> list[tuple[str, Any]]:
     return pairs
 
 
+def part_id(msg_id: str, uuid: str) -> str:
+    """The msg_id of the copy for one engine."""
+    return f"{msg_id}_{uuid}"
+
+
 def copies(
     request: jupyter.Message, decoded: jupyter.Header, group: Group, targets: Sequence[tuple[str, Any]], echo: Metadata
 ) -> Iterator[tuple[Origin, bytes]]:
@@ -45,7 +50,7 @@ def copies(
     metadata = jupyter.dict_of(request.metadata, "metadata")
     metadata["original_msg_id"] = echo.original_msg_id = decoded.msg_id
     for index, (uuid, number) in enumerate(targets):
-        header["msg_id"] = own = f"{decoded.msg_id}_{uuid}"
+        header["msg_id"] = own = part_id(decoded.msg_id, uuid)
         metadata["targets"] = [[uuid, number]]
         part = jupyter.Header(own, decoded.msg_type, decoded.session, decoded.date)
         origin = Origin("broadcast", group.origin.route, jupyter.json_of(header), part, echo, name=uuid.encode())

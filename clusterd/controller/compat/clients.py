@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.controller.compat.announcements import Announcements
+from clusterd.controller.compat.arrears import Arrears
 from clusterd.controller.compat.control import Control
 from clusterd.controller.compat.dask import DaskScheduler
 from clusterd.controller.compat.intake import Intake
@@ -20,6 +21,7 @@ from clusterd.controller.compat.sessions import Sessions
 from clusterd.controller.queues import outstanding
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STOCK, StopAsked
+from clusterd.storage.taskstore.durable import DurableStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +55,13 @@ class Clients:
         self.intake = Intake(edge, self.sessions, self.replies, engines)
         self.control = Control(edge, self.sessions, self.replies, self.intake, engines)
         self.replies.on_ended = self.intake.ended
+        # What is owed to them; None where nothing is durable.
+        self.arrears: Arrears | None = None
+        ledger = edge.tasks.ledger
+        if ledger is not None and isinstance(edge.store, DurableStore):
+            self.arrears = Arrears(edge, self.outbox, output, self.sessions, self.announcements, edge.store)
+            self.arrears.intake = self.intake
+            self.intake.arrears = self.replies.arrears = ledger.stock = self.arrears
         self._queries = Queries(
             edge.store,
             engines=lambda: {engine.id: name_of(engine) for engine in edge.hub.notices.told()},
@@ -139,6 +148,7 @@ class Clients:
             self.intake.next_deadline(),
             self.announcements.next_deadline(),
             self._dask.next_deadline(),
+            None if self.arrears is None else self.arrears.next_deadline(),
             self._ends_at,
         )
         return min((at for at in due if at is not None), default=None)
@@ -149,6 +159,8 @@ class Clients:
         self.intake.tick(now)
         self.announcements.tick(now)
         self._dask.tick(now)
+        if self.arrears is not None:
+            self.arrears.tick()
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             self.sessions.tick(now)

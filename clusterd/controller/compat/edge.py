@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from clusterd.controller.compat.sessions import Sessions
     from clusterd.controller.compat.sockets import Handler, StockSockets
+    from clusterd.controller.gate import Gate
     from clusterd.controller.hub import Hub
     from clusterd.controller.operations import Operations
     from clusterd.controller.tasks import Tasks
@@ -46,6 +47,7 @@ class Edge:
         ip: that the sockets are bound to.
         is_curve: who reaches these sockets has proved that it may; ipcontroller's peers have no key then, and sign nothing.
         store: of the records of tasks.
+        gate: holds back what is said until what it rests on is committed; None where nothing is durable.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Edge:
         ip: str,
         is_curve: bool,
         store: TaskStore,
+        gate: Gate | None = None,
     ) -> None:
         self.sockets = sockets
         self.keys = keys
@@ -80,6 +83,7 @@ class Edge:
         self.ip = ip
         self.is_curve = is_curve
         self.store = store
+        self.gate = gate
         # Session of messages that the controller makes itself.
         self.session = secrets.token_hex(16)
         self._prefix = f"{self.session}_{os.getpid()}_"
@@ -117,6 +121,20 @@ class Edge:
             handler(message, header, now)
 
         self.listen(name, opened)
+
+    def say(self, what: str, call: Callable[[], object]) -> None:
+        """Say something by a call: now, or, where tasks are durable, when what was changed until the end of this turn is committed."""
+        if self.gate is None:
+            call()
+            return
+
+        def guarded() -> None:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - the boundary, as in `listen`
+                self.fail(what, error)
+
+        self.gate.hold_call(guarded)
 
     def fail(self, what: str, error: Exception) -> None:
         """Count and log what is a mistake of ours."""

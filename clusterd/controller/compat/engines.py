@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 TASK: Final = b"\1"
 FORWARDED: Final = b"\2"
 ERRAND: Final = b"\4"
+ASKED: Final = b"\5"
+"""Comes back when all is done that was sent before."""
 RETRY_SECONDS: Final = 0.01
 _SOCKETS: Final = ("mux_engine", "control_engine")
 MAX_UNSENT: Final = 10_000
@@ -71,6 +73,8 @@ class Engines:
         self._next_try = 0.0
         # Outcomes that were found while the scheduler was being obeyed: it is told in the next turn. By engine's id.
         self._later: list[tuple[int, Result]] = []
+        # By name: what engines of an earlier controller are asked about.
+        self._asked: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
         edge.listen("mux_engine", self._reply)
         edge.listen("task_engine", self._reply)
         edge.listen("broadcast_engine", self._reply)
@@ -102,6 +106,14 @@ class Engines:
 
     def dispatch(self, engine: Engine, action: actions.Dispatch, payload: Payload, now: float) -> None:
         """See `doors.EngineDoor`."""
+        if self._edge.gate is None:
+            self._dispatch(engine, action, payload, now)
+        else:
+            self._edge.say("a task", lambda: self._dispatch(engine, action, payload, self._edge.operations.now))
+
+    def _dispatch(self, engine: Engine, action: actions.Dispatch, payload: Payload, now: float) -> None:
+        if self._edge.hub.engines.get(engine.uuid) is not engine:
+            return  # lost since: what becomes of its work is decided
         if payload.kind != STOCK:
             self._send_errand(engine, action.task, action.attempt, payload, now)
             return
@@ -132,6 +144,14 @@ class Engines:
         frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.EMPTY, signer)
         self._send("mux_engine", engine.uuid, [engine.uuid, word, *frames, *buffers], now)
 
+    def ask(self, engine: Engine, held: tuple[tuple[bytes, int], ...], now: float) -> None:
+        """See `doors.EngineDoor`. An engine answers in order: what it has not sent before this answer it will never send."""
+        self._asked[engine.uuid] = held
+        header = self._edge.header("kernel_info_request", time.time())
+        signer = self._edge.keys.of_engine(engine.uuid)
+        frames = self._edge.sealed(header, jupyter.EMPTY, jupyter.EMPTY, jupyter.EMPTY, signer)
+        self._send("mux_engine", engine.uuid, [engine.uuid, ASKED, *frames], now)
+
     def command(self, engine: Engine, command: str, number: int) -> str:
         """See `doors.EngineDoor`."""
         problem = self._commands.give(engine, command, number, self._edge.operations.now)
@@ -144,6 +164,7 @@ class Engines:
         del now
         for socket in _SOCKETS:
             self._unsent.pop((socket, engine.uuid), None)
+        self._asked.pop(engine.uuid, None)
         self._commands.forget(engine)
         self._registration.lost(engine)
 
@@ -210,6 +231,9 @@ class Engines:
             return
         name, word = _route(message.identities)
         engine = self._edge.hub.engines.get(name)
+        if engine is None:
+            self._registration.spoke(name, now)
+            engine = self._edge.hub.engines.get(name)
         if engine is None or engine.door is not self:
             self._edge.counters["strangers"] += (
                 1  # late, of one that is lost: its work is done elsewhere, or was failed
@@ -218,6 +242,10 @@ class Engines:
         engine.last_heard = now
         if word[:1] == FORWARDED:
             self._back("mux", word, name, message)
+            return
+        if word == ASKED:
+            not_run = [NotRun(task, attempt, "dropped") for task, attempt in self._asked.pop(name, ())]
+            self._edge.tasks.receive_engine(engine, not_run, (), None, now)
             return
         if word[:1] not in {TASK, ERRAND} or len(word) < 6:
             raise WireError("a reply to nothing that was sent")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.edge import Edge
     from clusterd.core.wire import jupyter
 
+WORK = ("mux", "task", "broadcast", "mux_engine", "task_engine", "broadcast_engine")
 _OF_ENGINES = frozenset({"registration_request", "unregistration_request"})
 
 
@@ -85,6 +86,10 @@ class Front:
     def receive(self, readable: Container[int], now: float) -> None:
         """Take what has arrived."""
         self._edge.sockets.receive(readable, now)
+
+    def hold_work(self, *, is_held: bool) -> None:
+        """Read no work and no results, or read them again."""
+        self._edge.sockets.hold(WORK if is_held else ())
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""

@@ -16,6 +16,7 @@ from clusterd.controller.compat import broadcast
 from clusterd.controller.compat.names import find, no_engine
 from clusterd.controller.compat.origin import Group, Metadata, Origin, metadata_of
 from clusterd.controller.compat.task_options import TaskOptions, strings
+from clusterd.controller.submits import Payload
 from clusterd.core.scheduler import events
 from clusterd.core.wire import jupyter
 from clusterd.core.wire.messages import STOCK, Submit
@@ -23,14 +24,15 @@ from clusterd.core.wire.session import payload_digest
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from clusterd.controller.compat.arrears import Arrears
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.engines import Engines
     from clusterd.controller.compat.replies import Replies
     from clusterd.controller.compat.sessions import Session, Sessions
     from clusterd.controller.peers import Engine
-    from clusterd.controller.submits import Payload
+    from clusterd.storage.taskstore.row import TaskRow
 
 log = logging.getLogger(__name__)
 REQUESTS: Final = frozenset({"apply_request", "execute_request"})
@@ -74,6 +76,8 @@ class Intake:
         self._parked: dict[bytes, list[tuple[Session, Origin, jupyter.Message]]] = {}
         self._parked_count = 0
         self._looked_at = 0.0
+        # What is owed to clients; None where nothing is durable.
+        self.arrears: Arrears | None = None
         edge.listen_to_messages("mux", self._mux, identities=2)
         edge.listen_to_messages("task", self._task, identities=1)
         edge.listen_to_messages("broadcast", self._broadcast, identities=1)
@@ -95,12 +99,18 @@ class Intake:
             if stopped:
                 self._edge.tasks.handle(events.AbortRequested(None, tuple(stopped)), now)
 
+    def _heard(self, header: jupyter.Header, channel: str, route: bytes, now: float) -> Session:
+        session = self._sessions.heard(header, now)
+        if self.arrears is not None:
+            self.arrears.spoke(session, channel, route)
+        return session
+
     # --- one engine ---
 
     def _mux(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         route, name = message.identities
         engine = find(self._edge.hub, name)
-        session = self._sessions.heard(header, now)
+        session = self._heard(header, "mux", route, now)
         if header.msg_type not in REQUESTS:
             if engine is not None and engine.door is not None:
                 self._engines.pass_on(engine, message, header, now)
@@ -149,7 +159,7 @@ class Intake:
     def _task(self, message: jupyter.Message, header: jupyter.Header, now: float) -> None:
         if header.msg_type not in REQUESTS:
             raise WireError(f"{header.msg_type} on task")
-        session = self._sessions.heard(header, now)
+        session = self._heard(header, "task", message.identities[0], now)
         metadata = metadata_of(message.metadata)
         origin = Origin("task", message.identities[0], message.header, header, metadata)
         try:
@@ -166,7 +176,9 @@ class Intake:
                 text = f"of its targets no engine is left: {', '.join(names)[:MAX_LABEL]}"
                 self._replies.refuse(session, origin, "ImpossibleDependency", text, now)
                 return
-        self._accept(session, origin, message, message.metadata, target, now, options)
+        ledger = self._edge.tasks.ledger
+        aim = target if ledger is None else options.forget_ended(target, ledger.outcome)
+        self._accept(session, origin, message, message.metadata, aim, now, options)
 
     # --- several engines ---
 
@@ -175,12 +187,18 @@ class Intake:
             raise WireError(f"{header.msg_type} on broadcast")
         metadata = metadata_of(message.metadata)
         targets = broadcast.targets_of(metadata)
-        session = self._sessions.heard(header, now)
+        session = self._heard(header, "broadcast", message.identities[0], now)
         whole = Origin("broadcast", message.identities[0], message.header, header, metadata)
         group = Group(whole, metadata.targets, is_coalescing=bool(metadata.is_coalescing))
         digests = self._digests(message.buffers)
-        for origin, narrowed in broadcast.copies(message, header, group, targets, metadata):
-            engine = find(self._edge.hub, origin.name)
+        engines = [find(self._edge.hub, name.encode("utf-8", "replace")) for name, _ in targets]
+        if self.arrears is not None and any(engines) and not self._trouble:
+            if self.arrears.has_begun(header.msg_id) or self._is_known(jupyter.task_id(header.msg_id), whole):
+                self._edge.counters["repeated"] += 1
+                return
+            self.arrears.begin(group, message, [-1 if engine is None else engine.id for engine in engines])
+        copies = broadcast.copies(message, header, group, targets, metadata)
+        for (origin, narrowed), engine in zip(copies, engines, strict=True):
             if engine is None:
                 self._replies.refuse(session, origin, "EngineError", no_engine(origin.name), now)
                 continue
@@ -210,8 +228,10 @@ class Intake:
     ) -> None:
         task = jupyter.task_id(origin.msg_id)
         tasks = self._edge.tasks
-        if task in tasks.payloads or tasks.scheduler.record(task) is not None:
+        if self._is_known(task, origin):
             self._edge.counters["repeated"] += 1
+            if self.arrears is not None and origin.group is not None and origin.group.row is not None:
+                self.arrears.part_ended(session, origin.group)
             return
         buffers = message.buffers
         body = jupyter.pack_request(jupyter.Request(origin.header, message.parent, metadata, message.content))
@@ -220,23 +240,18 @@ class Intake:
             text = f"a request of {size} bytes in {len(buffers)} buffers and a header of {len(body)} bytes is too large; send less at once"
             self._replies.refuse(session, origin, "EngineError", text, now)
             return
+        trouble = self._trouble
+        if trouble:
+            text = f"the controller cannot write it down: {trouble}; submit it again when that is over"
+            self._replies.refuse(session, origin, "StorageError", text, now)
+            return
         client = session.client
         submit = Submit(task, STOCK, b"", None, body, len(buffers))
         is_unwanted = bool(client.unwanted) and client.unwanted.pop(task, ...) is None
-        label = origin.metadata.label
-        event = events.TaskSubmitted(
-            task,
-            client.handle,
-            _function_of(task, message),
-            size + (options.size if options is not None else 0),
-            target,
-            options.retries if options is not None else 0,
-            None,
-            label[:MAX_LABEL] if isinstance(label, str) else "",
-            options.after if options is not None else None,
-            options.follow if options is not None else None,
-            max_wait=options.timeout if options is not None else None,
-        )
+        event = _event(task, session, origin, message.content, buffers, size, target, options)
+        if options is not None and tasks.ledger is not None and tasks.ledger.defers(options.needs):
+            tasks.ledger.defer(submit, buffers, client, target, origin, now)
+            return
         session.tasks += 1
         if origin.target >= 0:
             self.direct.setdefault(origin.target, {})[task] = origin
@@ -247,19 +262,92 @@ class Intake:
             # Its abort came by another socket, before it. Others may depend on it: it is a task that ended.
             tasks.handle(events.AbortRequested(client.handle, (task,)), now)
 
+    @property
+    def _trouble(self) -> str:
+        ledger = self._edge.tasks.ledger
+        return "" if ledger is None else ledger.gate.trouble
+
+    def _is_known(self, task: bytes, origin: Origin) -> bool:
+        tasks = self._edge.tasks
+        if task in tasks.payloads or tasks.scheduler.record(task) is not None:
+            return True
+        ledger = tasks.ledger
+        # What an earlier controller was sent may be played again: this one has not seen its signature.
+        return ledger is not None and ledger.knows(task, origin.msg_id, jupyter.seconds_of(origin.date))
+
+    def take_up(
+        self,
+        session: Session,
+        origin: Origin,
+        task: bytes,
+        row: TaskRow,
+        buffers: Sequence[Any],
+        target: int | tuple[int, ...] | None,
+        outcome_of: Callable[[bytes], TaskRow | None],
+        now: float,
+    ) -> None:
+        """Give the scheduler a task that an earlier controller has taken."""
+        options: TaskOptions | None = None
+        if origin.channel == "task":
+            options = TaskOptions(metadata_of(row.metadata))
+            target = options.forget_ended(target, outcome_of)
+        tasks, client = self._edge.tasks, session.client
+        body = jupyter.pack_request(jupyter.Request(row.header, jupyter.EMPTY, row.metadata, row.content))
+        size = len(body) + sum(map(len, buffers))
+        event = _event(task, session, origin, row.content, buffers, size, target, options)
+        if row.engine_id >= 0:
+            event = msgspec.structs.replace(event, attempt=row.attempt + 1)
+        submit = Submit(task, STOCK, b"", None, body, len(buffers))
+        payload = Payload(submit, client.handle, buffers, self._digests(buffers), origin)
+        payload.row = row
+        session.tasks += 1
+        if origin.target >= 0:
+            self.direct.setdefault(origin.target, {})[task] = origin
+        tasks.payloads[task] = payload
+        tasks.handle(event, now)
+        if client.unwanted.pop(task, ...) is None:
+            tasks.handle(events.AbortRequested(client.handle, (task,)), now)
+
     def _digests(self, buffers: Sequence[Any]) -> Sequence[bytes]:
         return [payload_digest(frame) for frame in buffers] if self._edge.has_digests else ()
 
 
-def _function_of(task: bytes, message: jupyter.Message) -> bytes:
+def _event(
+    task: bytes,
+    session: Session,
+    origin: Origin,
+    content: bytes,
+    buffers: Sequence[Any],
+    size: int,
+    target: int | tuple[int, ...] | None,
+    options: TaskOptions | None,
+) -> events.TaskSubmitted:
+    """What the scheduler is told of a task."""
+    label = origin.metadata.label
+    return events.TaskSubmitted(
+        task,
+        session.client.handle,
+        _function_of(task, content, buffers),
+        size + (options.size if options is not None else 0),
+        target,
+        options.retries if options is not None else 0,
+        None,
+        label[:MAX_LABEL] if isinstance(label, str) else "",
+        options.after if options is not None else None,
+        options.follow if options is not None else None,
+        max_wait=options.timeout if options is not None else None,
+    )
+
+
+def _function_of(task: bytes, content: bytes, buffers: Sequence[Any]) -> bytes:
     """What its run time is remembered by."""
-    if message.buffers:
-        key = message.buffers[0]
-    elif _stops_others(message.content):
+    if buffers:
+        key = buffers[0]
+    elif _stops_others(content):
         # Nothing is put behind a task of unknown run time: what is to be aborted when this cell raises must not be there already.
         key = task
     else:
-        key = message.content
+        key = content
     return hashlib.blake2b(key[:_HASHED_BYTES], digest_size=16).digest()
 
 

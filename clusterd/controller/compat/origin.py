@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clusterd.core.wire.jupyter import Header
+    from clusterd.storage.taskstore.row import TaskRow
 
 
 class Echo(msgspec.Struct):
@@ -124,9 +125,10 @@ class Group:
         left: how many have not ended.
         error: (metadata, content) of the first that failed.
         is_mute: the client knows already that it failed, and prints what comes late as a stranger.
+        row: where it is durable: what is written down of the request, and `rows` by place: of parts that have ended here.
     """
 
-    __slots__ = ("error", "is_coalescing", "is_mute", "left", "origin", "replies", "targets")
+    __slots__ = ("error", "is_coalescing", "is_mute", "left", "origin", "replies", "row", "rows", "targets")
 
     def __init__(self, origin: Origin, targets: Sequence[Any], *, is_coalescing: bool) -> None:
         self.origin = origin
@@ -136,3 +138,5 @@ class Group:
         self.left = len(targets)
         self.error: tuple[bytes, bytes] | None = None
         self.is_mute = False
+        self.row: TaskRow | None = None
+        self.rows: list[TaskRow | None] = [None] * len(targets)

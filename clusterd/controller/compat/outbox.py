@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from clusterd.core.scheduler import events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.sessions import Session
+
+    OnEnd = Callable[[str], object]
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 0.005
@@ -46,44 +48,83 @@ class Outbox:
         self._held: list[tuple[Any, Session, int]] = []
         self._next_try = 0.0
 
-    def send(self, session: Session, channel: str, frames: list[Any], now: float, *, is_needed: bool = True) -> None:
-        """Send a message; `frames` begin with the routing id. `is_needed`: a result, never dropped for want of room."""
+    def send(
+        self,
+        session: Session,
+        channel: str,
+        frames: list[Any],
+        now: float,
+        *,
+        is_needed: bool = True,
+        on_end: OnEnd | None = None,
+    ) -> None:
+        """Send a message, when it may be said (`Edge.say`).
+
+        Args:
+            session: whose.
+            channel: the socket.
+            frames: begin with the routing id.
+            now: monotonic.
+            is_needed: a result, never dropped for want of room.
+            on_end: told when ZeroMQ has taken it (an empty string), or why it was dropped.
+        """
+        if self._edge.gate is None:
+            self._send(session, channel, frames, now, on_end, is_needed=is_needed)
+            return
+
+        def send() -> None:
+            self._send(session, channel, frames, self._edge.operations.now, on_end, is_needed=is_needed)
+
+        self._edge.say("a reply", send)
+
+    def _send(
+        self, session: Session, channel: str, frames: list[Any], now: float, on_end: OnEnd | None, *, is_needed: bool
+    ) -> None:
         if not self._edge.keys.is_accepted(session.signer):
             self._edge.counters["old_key"] += 1
+            if on_end is not None:
+                on_end("its key is not accepted any more")
             return
         key = (channel, frames[0])
         size = MESSAGE_BYTES + sum(map(len, frames))
         queue = session.waiting.get(key)
-        if queue is None and self._try(session, channel, frames, size):
+        if queue is None and self._try(session, channel, frames, size, on_end):
             if session.held_bytes:
                 self._look(session, now)
             return
         if not is_needed and session.waiting_bytes > MAX_BYTES:
             self._edge.counters["unread"] += 1
+            if on_end is not None:
+                on_end("it does not read")
             return
         if queue is None:
             queue = session.waiting[key] = deque()
-        queue.append((frames, size))
+        queue.append((frames, size, on_end))
         session.waiting_bytes += size
         self._look(session, now)
 
-    def _try(self, session: Session, channel: str, frames: Sequence[Any], size: int) -> bool:
+    def _try(self, session: Session, channel: str, frames: Sequence[Any], size: int, on_end: OnEnd | None) -> bool:
         """Hand a message to its socket; True also where its client is gone."""
         if size >= LARGE_BYTES and session.held_bytes > BLOCKED_BYTES:
             return False
         try:
             if size < LARGE_BYTES:
-                return self._edge.sockets.send(channel, frames)
-            tracker = self._edge.sockets.send_tracked(channel, frames)
+                is_taken = self._edge.sockets.send(channel, frames)
+            else:
+                tracker = self._edge.sockets.send_tracked(channel, frames)
+                is_taken = tracker is not None
+                if is_taken:
+                    self._held.append((tracker, session, size))
+                    self._busy[session] = None
+                    session.held_bytes += size
         except ConnectionError:
             self._edge.counters["client_gone"] += 1
+            if on_end is not None:
+                on_end("it is not there")
             return True
-        if tracker is None:
-            return False
-        self._held.append((tracker, session, size))
-        self._busy[session] = None
-        session.held_bytes += size
-        return True
+        if is_taken and on_end is not None:
+            on_end("")
+        return is_taken
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
@@ -111,8 +152,8 @@ class Outbox:
     def _drain(self, session: Session, key: tuple[str, bytes]) -> None:
         queue = session.waiting[key]
         while queue:
-            frames, size = queue[0]
-            if not self._try(session, key[0], frames, size):
+            frames, size, on_end = queue[0]
+            if not self._try(session, key[0], frames, size, on_end):
                 return
             queue.popleft()
             session.waiting_bytes -= size

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.peers import Engine
     from clusterd.core.wire.messages import Published
+    from clusterd.storage.taskstore.row import TaskRow
 
 _BUSY = b'{"execution_state":"busy"}'
 _IDLE = b'{"execution_state":"idle"}'
@@ -62,6 +63,12 @@ class Output:
         if self._prefixes and engine is not None:
             self._status(engine, origin, _IDLE)
 
+    def idle_again(self, row: TaskRow) -> None:
+        """Say so of a task that has ended before, wherever it ran: who heard it then takes no notice."""
+        if self._prefixes:
+            metadata = jupyter.json_of({"engine": row.engine})
+            self._send(row.engine_id, row.engine, "status", (row.header, row.client), metadata, _IDLE, ())
+
     def _status(self, engine: Engine, origin: Origin, state: bytes) -> None:
         metadata = jupyter.json_of({"engine": name_of(engine)})
         self._publish(engine, "status", origin, metadata, state, ())
@@ -87,9 +94,23 @@ class Output:
     def _publish(
         self, engine: Engine, what: str, origin: Origin | None, metadata: bytes, content: bytes, frames: Sequence[Any]
     ) -> None:
+        of = (jupyter.EMPTY, None) if origin is None else (origin.header, origin.session)
+        self._send(engine.id, name_of(engine), what, of, metadata, content, frames)
+
+    def _send(
+        self,
+        wire_id: int,
+        name: str,
+        what: str,
+        of: tuple[bytes, str | None],
+        metadata: bytes,
+        content: bytes,
+        frames: Sequence[Any],
+    ) -> None:
+        """`of`: header of the request, and its session."""
         edge = self._edge
-        parent, session = (jupyter.EMPTY, None) if origin is None else (origin.header, origin.session)
-        header = edge.header(what, time.time(), name_of(engine))
-        topic = f"engine.{engine.id}.{what}".encode()
+        parent, session = of
+        header = edge.header(what, time.time(), name)
+        topic = f"engine.{wire_id}.{what}".encode()
         for signer in edge.signers_for(session):
             edge.sockets.send("iopub", [topic, *edge.sealed(header, parent, metadata, content, signer), *frames])

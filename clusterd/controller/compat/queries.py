@@ -25,6 +25,7 @@ from clusterd.storage.taskstore.record import (
     request_buffers,
     result_buffers,
 )
+from clusterd.storage.taskstore.row import HIDDEN, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -179,6 +180,8 @@ class Queries:
         # Clients share the buffers out in this order, whatever order they asked in.
         for msg_id in sorted(set(_ids(content))):
             row = self._store.get(msg_id, buffers=not is_status_only)
+            if row.queue == WHOLE:
+                raise UnknownTask(msg_id)
             if row.outcome is None:
                 pending.append(msg_id)
                 continue
@@ -254,7 +257,12 @@ class Queries:
             if row.kind != STOCK:
                 raise Refused("ValueError", f"task {row.msg_id} was submitted by a client of clusterd")
             if not row.is_whole:
-                raise Refused("ValueError", f"the arguments of task {row.msg_id} were too large to be kept")
+                why = (
+                    "of a broadcast are kept for its controller alone"
+                    if row.queue in HIDDEN
+                    else "were too large to be kept"
+                )
+                raise Refused("ValueError", f"the arguments of task {row.msg_id} {why}")
         resubmitted: dict[str, str] = {}
         for row in rows:
             new_id = self._new_id()

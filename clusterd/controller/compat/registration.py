@@ -93,6 +93,13 @@ class Registration:
         for name, wire_id in known.items():
             self._give_up(name.encode(), wire_id)
             self._expected.add(name.encode())
+        if known:
+            self._hearts.hurry(time.monotonic())
+
+    def spoke(self, name: bytes, now: float) -> None:
+        """Something came from an engine that the hub does not have: an earlier controller's is there, though it has not beaten yet."""
+        if name in self._expected:
+            self.pong(name, now)
 
     # --- what engines and nannies say ---
 
@@ -154,6 +161,10 @@ class Registration:
             if joining.wire_id == wire_id:
                 self._let_go(name)
                 return
+        for name in [name for name in self._expected if self._given_up.get(name) == wire_id]:
+            # Sent while there was no controller.
+            self._missing(name, Loss("its process ended, says the nanny that watched it"), now)
+            self._edge.hub.break_promise(self._given_up.pop(name))
         engine = self._edge.hub.engines_by_id.get(wire_id) if isinstance(wire_id, int) else None
         if engine is None or engine.door is not self._door:
             return
@@ -214,9 +225,8 @@ class Registration:
             log.info("stock engine %d beats again", wire_id)
         else:
             return
-        engine = Engine(wire_id, name)
-        engine.door = self._door
-        engine.engine_set, engine.slot = ENGINE_SET, wire_id
+        self._expected.discard(name)
+        engine = self._engine(wire_id, name)
         engine.started_at, engine.last_heard = time.time(), now
         self._hearts.follow(name)
         self._edge.hub.admit_engine(engine, now)
@@ -249,6 +259,22 @@ class Registration:
         seconds = MISSES * self._edge.ping + self._hearts.grace
         cause = f"its heart has not beaten for some {seconds:.3g} s"
         self._edge.hub.watch.engine_exited(engine, Loss(cause), now)
+
+    def _missing(self, name: bytes, end: Loss, now: float) -> None:
+        """An engine of an earlier controller does not come; what it had ends with it, or is done elsewhere."""
+        self._expected.discard(name)
+        self._edge.hub.has_other_places = True
+        if name in self._given_up and name not in self._edge.hub.engines:
+            engine, tasks = self._engine(self._given_up[name], name), self._edge.tasks
+            if tasks.ledger is not None:
+                tasks.ledger.engine_missing(engine, end, now)
+            tasks.recovery.engine_settled(engine.id)
+
+    def _engine(self, wire_id: int, name: bytes) -> Engine:
+        engine = Engine(wire_id, name)
+        engine.door = self._door
+        engine.engine_set, engine.slot = ENGINE_SET, wire_id
+        return engine
 
     def _give_up(self, name: bytes, wire_id: int) -> None:
         self._given_up[name] = wire_id
@@ -287,8 +313,8 @@ class Registration:
                 log.warning("stock engine %s registered and never beat: forgotten", name.decode("ascii"))
                 self._let_go(name)
             if self._expected and self._hearts.pings_sent > EXPECTED_BEATS:
-                self._expected.clear()
-                self._edge.hub.has_other_places = True
+                for name in list(self._expected):
+                    self._missing(name, Loss("its heart does not beat for the present controller"), now)
         self._hearts.tick(now)
 
     def _let_go(self, name: bytes) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clusterd.controller.compat.announcements import Announcements
+    from clusterd.controller.compat.arrears import Arrears
     from clusterd.controller.compat.edge import Edge
     from clusterd.controller.compat.origin import Echo, Group, Origin
     from clusterd.controller.compat.outbox import Outbox
@@ -31,12 +32,17 @@ if TYPE_CHECKING:
     from clusterd.controller.submits import Payload
     from clusterd.core.scheduler import actions
     from clusterd.core.wire.messages import Result
+    from clusterd.storage.taskstore.row import TaskRow
 
 ABORTED: Final = {"status": "aborted"}
 _ENAMES: Final = {
-    Reason.ENGINE_LOST: "EngineError",
-    Reason.TIMEOUT: "TaskTimeout",
-    Reason.OVERLOADED: "Overloaded",
+    Reason.ENGINE_LOST.value: "EngineError",
+    Reason.TIMEOUT.value: "TaskTimeout",
+    Reason.OVERLOADED.value: "Overloaded",
+}
+_ENAMES_OF_BALANCED: Final = {
+    Unmet.INVALID.value: "InvalidDependency",
+    Reason.UNSCHEDULABLE.value: "ImpossibleDependency",
 }
 _UNANSWERED: Final = frozenset({"hub", "comm"})
 # Why it ends when that happens: it had begun there, or had not.
@@ -46,6 +52,18 @@ _OF_ITS_ENGINE: Final = frozenset({Reason.ENGINE_LOST, Reason.UNSCHEDULABLE})
 def error_content(ename: str, evalue: str) -> dict[str, Any]:
     """The content of an error that no engine made: an empty `engine_info` says that no output will come either."""
     return {"status": "error", "ename": ename, "evalue": evalue, "traceback": [f"{ename}: {evalue}"], "engine_info": {}}
+
+
+def failure_of(reason: str, text: str, channel: str, msg_id: str, engine: str) -> tuple[dict[str, Any], str]:
+    """(content, status) of the reply for a task that has no result; `reason` as its record has it."""
+    if reason == Reason.ABORTED.value:
+        return ABORTED, "aborted"
+    ename = _ENAMES.get(reason, "EngineError")
+    if channel == "task":
+        ename = _ENAMES_OF_BALANCED.get(reason, ename)
+    if reason == Reason.ENGINE_LOST.value:
+        text = f"Engine {engine!r} died while running task {msg_id!r}: {text}"
+    return error_content(ename, text), "error"
 
 
 def metadata_of_ours(echo: Echo, status: str, engine: str) -> dict[str, Any]:
@@ -78,6 +96,8 @@ class Replies:
         self.sessions: Sessions
         # Told of each task that has ended; with its request where that raised.
         self.on_ended: Callable[[bytes, Origin, Payload | None, float], None]
+        # What is owed to clients; None where nothing is durable.
+        self.arrears: Arrears | None = None
         # Takes the outcome of our own tasks for control requests: what went wrong, or an empty string; None: its engine has left.
         self.on_control: Callable[[Session, Origin, str | None, float], None]
 
@@ -104,6 +124,8 @@ class Replies:
                 self.on_control(
                     session, origin, "" if result.status == STATUS_OK else "the engine could not do it", now
                 )
+            elif self.arrears is not None and payload.row is not None and payload.row.is_owed:
+                self._settle(self.arrears, session, payload.row, origin, action.engine, (digests, frames))
             else:
                 self._deliver(session, origin, action.engine, result, frames, digests, now)
         except ClusterdError as error:
@@ -146,6 +168,25 @@ class Replies:
         if engine is not None and engine.door is None:
             self._output.idle(engine, origin)
 
+    def _settle(
+        self,
+        arrears: Arrears,
+        session: Session,
+        row: TaskRow,
+        origin: Origin,
+        wire_id: int,
+        checked: tuple[Sequence[bytes], Sequence[Any]],
+    ) -> None:
+        """Likewise where tasks are durable: what is sent is what was written down."""
+        try:
+            check_payload(list(checked[0]), checked[1])
+        except ClusterdError as error:
+            arrears.spoilt(row, f"its result cannot be read: {error}")
+        is_said = arrears.ended(session, origin, row)
+        engine = self._edge.hub.engines_by_id.get(wire_id)
+        if engine is not None and engine.door is None and (is_said or origin.group is not None):
+            self._edge.say("output", lambda: self._output.idle(engine, origin))
+
     def _hand_over(
         self,
         session: Session,
@@ -179,21 +220,19 @@ class Replies:
         if payload.kind != STOCK:
             self.on_control(session, origin, None if has_left else action.text, now)
             return
-        if has_left and origin.group is not None and origin.group.is_coalescing:
+        group = origin.group
+        if has_left and group is not None and group.is_coalescing:
             # Its client fails the whole of it when it hears of the engine; what the others say comes later.
-            origin.group.is_mute = True
-            self._end_part(session, origin.group, now)
+            group.is_mute = True
+        if self.arrears is not None and payload.row is not None and payload.row.is_owed:
+            self.arrears.ended(session, origin, payload.row)
             return
-        if action.reason is Reason.ABORTED:
-            self._answer(session, origin, ABORTED, "aborted", name, now)
+        if has_left and group is not None and group.is_coalescing:
+            self._end_part(session, group, now)
             return
-        ename = _ENAMES.get(action.reason, "EngineError")
-        if action.reason is Reason.UNSCHEDULABLE and origin.channel == "task":
-            ename = "InvalidDependency" if action.unmet is Unmet.INVALID else "ImpossibleDependency"
-        text = action.text
-        if action.reason is Reason.ENGINE_LOST:
-            text = f"Engine {name!r} died while running task {origin.msg_id!r}: {text}"
-        self._answer(session, origin, error_content(ename, text), "error", name, now)
+        reason = action.unmet if action.unmet is Unmet.INVALID else action.reason
+        content, status = failure_of(reason.value, action.text, origin.channel, origin.msg_id, name)
+        self._answer(session, origin, content, status, name, now)
 
     def refuse(self, session: Session, origin: Origin, ename: str, evalue: str, now: float) -> None:
         """Answer a request with an error, at once."""
@@ -207,6 +246,8 @@ class Replies:
             self._join(session, origin, jupyter.Reply(metadata, jupyter.json_of(content)), (), now, is_error=True)
             return
         self.reply(session, origin, metadata, jupyter.json_of(content), (), now)
+        if origin.group is not None and origin.group.row is not None:
+            self._end_part(session, origin.group, now)
 
     def reply(
         self, session: Session, origin: Origin, metadata: bytes, content: bytes, frames: Sequence[Any], now: float
@@ -241,6 +282,9 @@ class Replies:
         self._end_part(session, group, now)
 
     def _end_part(self, session: Session, group: Group, now: float) -> None:
+        if self.arrears is not None and group.row is not None:
+            self.arrears.part_ended(session, group)
+            return
         group.left -= 1
         if group.left or not group.is_coalescing or group.is_mute:
             return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections import deque
 
     from clusterd.controller.compat.edge import Edge
+    from clusterd.controller.compat.outbox import OnEnd
     from clusterd.controller.doors import ClientDoor
     from clusterd.controller.peers import Client
     from clusterd.core.wire.jupyter import Header, Signer
@@ -35,23 +36,38 @@ class Session:
         client: as the hub knows it.
         tasks: how many of its tasks have no answer.
         last_heard: monotonic.
-        waiting: by channel and route: (frames, bytes) that the socket did not take.
+        waiting: by channel and route: (frames, bytes, who is told of their end) that the socket did not take.
         waiting_bytes: of all of them.
         held_bytes: of large messages that ZeroMQ holds for it.
         signer: the key that it has.
+        way: channel and route by which its work came last, where it takes replies; None: it has sent none to this controller.
+        is_due: the store may have replies that it was not sent; never true where nothing is durable.
     """
 
-    __slots__ = ("client", "held_bytes", "last_heard", "name", "signer", "tasks", "waiting", "waiting_bytes")
+    __slots__ = (
+        "client",
+        "held_bytes",
+        "is_due",
+        "last_heard",
+        "name",
+        "signer",
+        "tasks",
+        "waiting",
+        "waiting_bytes",
+        "way",
+    )
 
-    def __init__(self, name: str, client: Client, signer: Signer) -> None:
+    def __init__(self, name: str, client: Client, signer: Signer, *, is_due: bool = False) -> None:
         self.name = name
         self.signer = signer
         self.client = client
         self.tasks = 0
         self.last_heard = client.last_heard
-        self.waiting: dict[tuple[str, bytes], deque[tuple[list[Any], int]]] = {}
+        self.waiting: dict[tuple[str, bytes], deque[tuple[list[Any], int, OnEnd | None]]] = {}
         self.waiting_bytes = 0
         self.held_bytes = 0
+        self.way: tuple[str, bytes] | None = None
+        self.is_due = is_due
 
 
 class Sessions:
@@ -88,7 +104,7 @@ class Sessions:
         """The session that a message belongs to, which is made at its first one."""
         session = self._by_name.get(header.session)
         if session is None:
-            session = self._admit(header, now)
+            session = self._admit(header, self._edge.heard_with, now)
         if session.signer is not self._edge.heard_with:
             if session.signer is self._edge.keys.present:
                 raise WireError("a message of a stock client, signed with an earlier key than that client has")
@@ -96,7 +112,12 @@ class Sessions:
         session.last_heard = session.client.last_heard = now
         return session
 
-    def _admit(self, header: Header, now: float) -> Session:
+    def expected(self, header: Header, now: float) -> Session:
+        """The session of an earlier controller's client; which key it has it will say."""
+        keys = self._edge.keys
+        return self._by_name.get(header.session) or self._admit(header, keys.earlier or keys.present, now)
+
+    def _admit(self, header: Header, signer: Signer, now: float) -> Session:
         while len(self._by_name) >= MAX_SESSIONS:
             idle = [session for session in self._by_name.values() if not session.tasks]
             if not idle:
@@ -106,7 +127,8 @@ class Sessions:
         client = self._edge.hub.admit_client(uuid, self._door, now)
         client.label, client.user = "ipyparallel", header.username[:_MAX_NAME]
         self._edge.tasks.handle(events.ClientAttached(client.handle, MAX_TASKS, MAX_TASK_BYTES, True), now)
-        session = Session(header.session, client, self._edge.heard_with)
+        # Where tasks are durable an earlier controller may owe it something.
+        session = Session(header.session, client, signer, is_due=self._edge.gate is not None)
         self._by_name[session.name] = self._by_handle[client.handle] = session
         return session
 

@@ -94,6 +94,8 @@ class StockSockets:
         # Names of sockets that may hold something although their descriptor does not say so.
         self._pending: set[str] = set()
         self._touched: set[str] = set()
+        # Names of sockets that are not read at present.
+        self._held: frozenset[str] = frozenset()
         self._ip = ip
         self.ports: dict[str, int] = {}
         try:
@@ -190,7 +192,11 @@ class StockSockets:
             if name in self._handlers and _is_readable(self._sockets[name]):
                 self._pending.add(name)
         self._touched.clear()
-        return bool(self._pending)
+        return bool(self._pending - self._held)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Read nothing from these sockets, and from all others: what is sent there waits with who sends it."""
+        self._held = frozenset(names)
 
     def receive(self, readable: Container[int], now: float) -> None:
         """Hand out what has arrived: at most BURST messages of each socket."""
@@ -199,6 +205,9 @@ class StockSockets:
                 continue
             handler, socket = self._handlers[name], self._sockets[name]
             self._pending.add(name)
+            if name in self._held:
+                _is_readable(socket)  # or its descriptor would say the same again
+                continue
             for _ in range(BURST):
                 # To ask costs a twentieth of the exception that there is nothing.
                 if not _is_readable(socket):

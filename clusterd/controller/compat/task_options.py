@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.controller.restoring import rest_of
 from clusterd.core.model.task import Dependency
-from clusterd.core.wire import jupyter
+from clusterd.core.wire import jupyter, messages
 from clusterd.errors import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clusterd.controller.compat.origin import Metadata
+    from clusterd.storage.taskstore.row import TaskRow
 
 _TASK_BYTES: Final = 256
 """What a task in a dependency takes here."""
@@ -36,6 +40,33 @@ class TaskOptions:
         self.timeout = None if timeout is None else float(timeout)
         dependencies = (self.after, self.follow)
         self.size = _TASK_BYTES * sum(len(each.tasks) for each in dependencies if each is not None)
+
+    @property
+    def needs(self) -> tuple[bytes, ...]:
+        """The tasks that it waits for."""
+        return tuple(task for wait in (self.after, self.follow) if wait is not None for task in wait.tasks)
+
+    def forget_ended(
+        self, target: int | tuple[int, ...] | None, outcome_of: Callable[[bytes], TaskRow | None]
+    ) -> int | tuple[int, ...] | None:
+        """Drop what need not be waited for, because the store says how it ended; the engines that are left of `target`."""
+        if self.after is None and self.follow is None:
+            return target
+        asked = messages.TaskOptions(after=_wire(self.after), follow=_wire(self.follow))
+        aim, rest = rest_of(list(target) if isinstance(target, tuple) else target, asked, outcome_of)
+        if rest is not None:
+            self.after, self.follow = _model(rest.after), _model(rest.follow)
+        return tuple(aim) if isinstance(aim, list) else aim
+
+
+def _wire(wait: Dependency | None) -> messages.Dependency | None:
+    return (
+        None if wait is None else messages.Dependency(list(wait.tasks), wait.is_all, wait.on_success, wait.on_failure)
+    )
+
+
+def _model(wait: messages.Dependency | None) -> Dependency | None:
+    return None if wait is None else Dependency(tuple(wait.tasks), wait.is_all, wait.on_success, wait.on_failure)
 
 
 def _dependency(value: Any, what: str) -> Dependency | None:

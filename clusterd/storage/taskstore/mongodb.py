@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from clusterd.core.wire.messages import STOCK
 from clusterd.errors import StorageError
 from clusterd.storage.taskstore import documents
 from clusterd.storage.taskstore.durable import DurableStore
-from clusterd.storage.taskstore.row import OUTCOME, REQUEST
+from clusterd.storage.taskstore.row import HIDDEN, OUTCOME, REQUEST
 from clusterd.system import files
 
 try:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 SELECTION_MS: Final = 2000
 SOCKET_MS: Final = 20_000
 CULL: Final = 1000
+# What has ended and is owed to a stock client grows old, too: nobody ever says that it is not wanted any more.
+_MAY_GO: Final = {"$or": [{"is_owed": {"$ne": True}}, {"kind": STOCK}]}
 _INDEXES: Final = ("order", "submitted", "completed", "client", "engine")
 _FILES_INDEX: Final = "metadata.task"
 
@@ -161,15 +164,17 @@ class MongoDatabase:
             if self._ttl is not None:
                 before = now - self._ttl
                 # What an earlier controller left unended, and owes to nobody, has nobody who could end it.
-                removed += self._cull({"completed": {"$lt": before}}, is_kept)
-                removed += self._cull({"completed": None, "submitted": {"$lt": before}}, is_kept)
+                removed += self._cull({"completed": {"$lt": before}, **_MAY_GO}, is_kept)
+                removed += self._cull(
+                    {"completed": None, "submitted": {"$lt": before}, "is_owed": {"$ne": True}}, is_kept
+                )
             self._count()
         return removed
 
     def _cull(self, where: dict[str, Any], is_kept: Callable[[str], bool]) -> int:
         removed, last = 0, -1
         while True:
-            old = {**where, "is_owed": {"$ne": True}, "order": {"$gt": last}}
+            old = {**where, "order": {"$gt": last}}
             found = list(self._tasks.find(old, {"order": 1}).sort("order", 1).limit(CULL))
             if not found:
                 return removed
@@ -286,7 +291,10 @@ class MongoDatabase:
     def history(self) -> Iterable[tuple[float, str]]:
         """See `Backend`."""
         with self._guarded():
-            return [(found["submitted"], found["_id"]) for found in self._tasks.find({}, {"submitted": 1})]
+            return [
+                (found["submitted"], found["_id"])
+                for found in self._tasks.find({"queue": {"$nin": list(HIDDEN)}}, {"submitted": 1})
+            ]
 
     def _download(self, name: str) -> bytes:
         with self._bucket.open_download_stream(name) as stream:

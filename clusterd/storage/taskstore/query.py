@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from clusterd.errors import BadQuery
 from clusterd.storage.taskstore.record import BUFFERS, FIELDS, TIMES
+from clusterd.storage.taskstore.row import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,8 +50,8 @@ class Query:
         ]
 
     def matches(self, row: TaskRow) -> bool:
-        """Say whether all conditions hold."""
-        return all(check(get(row)) for get, check in self._checks)
+        """Say whether all conditions hold, and it is no row that nobody is shown."""
+        return row.queue not in HIDDEN and all(check(get(row)) for get, check in self._checks)
 
     def msg_ids(self) -> list[str] | None:
         """The ids that alone can match; None where it names none."""

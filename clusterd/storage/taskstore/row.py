@@ -19,6 +19,18 @@ ROW_BYTES: Final = 1024
 MAX_STREAM: Final = 4 * 1024**2
 """Characters of stdout, and of stderr, that are recorded of one task: a task that prints for ever must not fill the controller."""
 
+WHOLE: Final = "broadcast"
+PART: Final = "part"
+HIDDEN: Final = frozenset({WHOLE, PART})
+"""Queues of rows that only a durable controller reads: no history shows them, no query finds them."""
+
+# `is_owed` as a database has it. What native clients are owed is kept until they have it, what stock clients are owed may grow too old.
+OWED: Final = 1
+OWED_TO_STOCK: Final = 2
+OWED_UNSEEN: Final = 3
+UNSEEN: Final = -1
+"""Of rows in HIDDEN, when nothing is owed for them any more."""
+
 # Which parts of a row its store has written; PARTIAL: it was read without body and buffers.
 REQUEST: Final = 1
 OUTCOME: Final = 2
@@ -84,7 +96,7 @@ class TaskRow(Struct, gc=False):
     Attributes:
         msg_id: the task's id: hex natively.
         client: uuid of the client (hex), or session of a stock one.
-        queue: "mux" when it was for one engine, else "task".
+        queue: "mux" when it was for one engine, else "task"; or one of HIDDEN.
         submitted: when it came; of stock tasks the date of their header.
         kind: as in `core.wire.messages`; STOCK has header, metadata and content, all others `function` and `body`.
         buffers: frames of the request.
@@ -148,6 +160,15 @@ def parse_place(place: str) -> EnginePlace:
     engine, _, rest = place.partition(" ")
     pid, _, host = rest.partition(" ")
     return EnginePlace(engine, int(pid) if pid.isdigit() else 0, host)
+
+
+def debt_of(row: TaskRow) -> int:
+    """`is_owed` as a database has it."""
+    if row.queue in HIDDEN:
+        return OWED_UNSEEN if row.is_owed else UNSEEN
+    if not row.is_owed:
+        return 0
+    return OWED_TO_STOCK if row.kind == STOCK else OWED
 
 
 def request_size(row: TaskRow) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clusterd.storage.taskstore.row import OUTCOME, PARTIAL, REQUEST, Outcome, Output, TaskRow
+from clusterd.storage.taskstore.row import OUTCOME, OWED_TO_STOCK, PARTIAL, REQUEST, Outcome, Output, TaskRow, debt_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -99,7 +99,8 @@ FINISH: Final = (
     " WHERE id = ?"
 )
 UNFINISHED: Final = "is_owed AND completed IS NULL"
-OWED_TO: Final = "SELECT id, msg_id, size FROM tasks WHERE is_owed AND completed IS NOT NULL AND client = ? ORDER BY id"
+OWED_TO: Final = "SELECT id, msg_id, size FROM tasks WHERE is_owed AND is_owed > 0 AND completed IS NOT NULL AND client = ? ORDER BY id"
+HISTORY: Final = f"SELECT submitted, msg_id FROM tasks WHERE is_owed BETWEEN 0 AND {OWED_TO_STOCK} ORDER BY submitted"  # noqa: S608
 PUT_PIECE: Final = "INSERT INTO pieces VALUES (?, ?, ?, ?, ?)"
 
 
@@ -187,7 +188,7 @@ def values_of(row: TaskRow, outcome: Outcome | None) -> tuple[Any, ...]:
         row.engine,
         row.place,
         row.size,
-        row.is_owed,
+        debt_of(row),
         status,
         completed,
         _state(row),
@@ -198,12 +199,12 @@ def values_of(row: TaskRow, outcome: Outcome | None) -> tuple[Any, ...]:
 
 def change_values(row: TaskRow) -> tuple[Any, ...]:
     """The values of CHANGE."""
-    return (row.engine, row.place, row.size, row.is_owed, _state(row), row.order)
+    return (row.engine, row.place, row.size, debt_of(row), _state(row), row.order)
 
 
 def finish_values(row: TaskRow, outcome: Outcome) -> tuple[Any, ...]:
     """The values of FINISH."""
-    return (row.engine, row.place, row.size, row.is_owed, _state(row), *_end_values(outcome), row.order)
+    return (row.engine, row.place, row.size, debt_of(row), _state(row), *_end_values(outcome), row.order)
 
 
 def _state(row: TaskRow) -> bytes:
@@ -262,7 +263,7 @@ def row_of(values: tuple[Any, ...]) -> TaskRow:
         size=size,
         stored=REQUEST if request.buffers is not None else REQUEST | PARTIAL,
         wish=request.wish,
-        is_owed=bool(is_owed),
+        is_owed=is_owed > 0,
         name=name,
         place=place,
     )

@@ -291,7 +291,7 @@ class SqliteFile:
     def history(self) -> Iterable[tuple[float, str]]:
         """See `Backend`."""
         with self._reader_of() as reader:
-            return reader.execute("SELECT submitted, msg_id FROM tasks ORDER BY submitted").fetchall()
+            return reader.execute(schema.HISTORY).fetchall()
 
     def size(self) -> tuple[int, int]:
         """See `Backend`."""

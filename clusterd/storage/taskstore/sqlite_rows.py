@@ -11,7 +11,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clusterd.storage.taskstore import schema
-from clusterd.storage.taskstore.row import OUTCOME, REQUEST, end_size
+from clusterd.storage.taskstore.row import OUTCOME, OWED, REQUEST, end_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -130,7 +130,7 @@ class Rows:
         is_kept: Callable[[str], bool],
         most: float = -math.inf,
     ) -> int:
-        """Remove what is owed to nobody and not kept, the first first, until no more than `most` bytes are left; how many.
+        """Remove what is owed to no native client and not kept, the first first, until no more than `most` bytes are left; how many.
 
         Args:
             connection: not in a transaction.
@@ -139,7 +139,9 @@ class Rows:
             is_kept: by id.
             most: in the whole table.
         """
-        where = f"NOT is_owed AND {field} < ?" + (" AND completed IS NULL" if field == "submitted" else "")
+        # What has ended and is owed to a stock client grows old, too: nobody ever says that it is not wanted any more.
+        owed = "is_owed <= 0 AND completed IS NULL" if field == "submitted" else f"is_owed != {OWED}"
+        where = f"{owed} AND {field} < ?"
         removed, place = 0, (-math.inf, -1)
         while self.bytes > most:
             found = connection.execute(

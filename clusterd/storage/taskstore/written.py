@@ -17,7 +17,7 @@ from clusterd.errors import StorageError, UnknownTask
 from clusterd.storage.taskstore.backend import StartedAnew
 from clusterd.storage.taskstore.base import Size, TaskStore
 from clusterd.storage.taskstore.pending import Pending
-from clusterd.storage.taskstore.row import PARTIAL, request_size
+from clusterd.storage.taskstore.row import HIDDEN, PARTIAL, request_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -319,7 +319,7 @@ class WrittenStore(TaskStore):
         """See `TaskStore`."""
         newer, hidden = self._overlay()
         known = [item for item in self._backend.history() if item[1] not in hidden]
-        known.extend((row.submitted, row.msg_id) for row in newer.values())
+        known.extend((row.submitted, row.msg_id) for row in newer.values() if row.queue not in HIDDEN)
         return [msg_id for _, msg_id in sorted(known)]
 
     def size(self) -> Size:

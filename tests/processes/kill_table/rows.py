@@ -140,6 +140,17 @@ CONTROLLER_ROWS = [
             ("controller.rotate.written", "Peers read the new keys, which its successor has."),
         )
     ),
+    Row("controller", "controller.release.before_send",
+        "What was about to be said is in the store, for whoever asks; all else is sent when it sends work. Each task runs once.",
+        "stock load",
+        also="of a stock client's results", passes=6, durable="process", replaced=only("controller")),
+    Row("controller", "controller.release.half_done",
+        "What it was sent it is never sent again; all else is sent when it sends work. Each task runs once.", "stock load",
+        also="of a stock client's results", passes=6, durable="process", replaced=only("controller")),
+    Row("controller", "while our engines and an ipengine run a stock client's tasks, and others wait",
+        "They go on and are found running, or their results come late; each task runs once. Whoever asks for a result gets it "
+        "from the store; the client is told when it sends work.",
+        "kill the controller with a stock client's work", durable="process", replaced=only("controller")),
     Row("controller", "idle", "It is back in the time that a process takes to start; clients and engines notice nothing.",
         "kill the controller", replaced=only("controller")),
     Row("controller", "while both engines run a task and 48 wait",

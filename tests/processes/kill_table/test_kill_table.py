@@ -12,6 +12,7 @@ import pytest
 from clusterd.errors import EngineLost
 from clusterd.system import fault
 from tests import cells
+from tests.processes.kill_table import stock
 from tests.processes.kill_table.provocations import HOW
 from tests.processes.kill_table.rows import ROWS, WITHOUT_ROW
 from tests.processes.kill_table.scene import Scene
@@ -19,6 +20,7 @@ from tests.rigs import mongodb
 from tests.waiting import until
 
 TABLE = "kill -9"
+assert stock.__doc__  # it adds provocations
 cells.declare(TABLE, [row.cell for row in ROWS])
 
 # engine 3 (engines/1) was lost: <cause>; its last output: <lines>

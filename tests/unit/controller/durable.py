@@ -8,6 +8,7 @@ import time
 from clusterd.controller import credentials
 from clusterd.core.wire import messages as m
 from clusterd.errors import StorageError
+from tests.unit.controller.stock import PING, FakeSockets, StockWorld
 from tests.unit.controller.world import Peer, World
 
 # Records have an age after which they are forgotten.
@@ -44,9 +45,9 @@ class Reins:
 class DurableWorld(World):
     """One life of the controller."""
 
-    def __init__(self, root, *, has_predecessor=False, durable="process"):
+    def __init__(self, root, *, has_predecessor=False, durable="process", **spec):
         (root / "security").mkdir(mode=0o700, exist_ok=True)
-        super().__init__(root, has_predecessor=has_predecessor, reuse=True, database="sqlite", durable=durable)
+        super().__init__(root, has_predecessor=has_predecessor, reuse=True, database="sqlite", durable=durable, **spec)
         self.reins = self.store._backend = Reins(self.store._backend)
         credentials.save_secrets(self.controller._secrets_file, self.controller._secrets)
 
@@ -68,21 +69,43 @@ class DurableWorld(World):
         self.store.close()
 
 
+class DurableStockWorld(DurableWorld):
+    """One with stock sockets."""
+
+    arrive, beat, notices = StockWorld.arrive, StockWorld.beat, StockWorld.notices
+
+    def __init__(self, root, **spec):
+        self.sockets = FakeSockets()
+        super().__init__(root, stock=self.sockets, ping=PING, **spec)
+        self.key = self.controller._secrets.stock_key
+        self.stock_counters = self.counters["stock"]
+
+
 class Cluster:
     """The lives of one controller, one after another."""
 
-    def __init__(self, root):
+    def __init__(self, root, life=DurableWorld):
         self._root = root
-        self.world = DurableWorld(root)
+        self._life = life
+        self.world = life(root)
 
     def succeed(self, places=()):
         """Kill the controller, and start the next; `places` had agents."""
         self.world.kill()
         secrets = self.world.controller._secrets
         secrets.places = list(places)
+        if self.world.loop.front is not None:
+            secrets.stock_engines = self.world.loop.front.engines.known
         credentials.save_secrets(self.world.controller._secrets_file, secrets)
-        self.world = DurableWorld(self._root, has_predecessor=True)
+        self.world = self._life(self._root, has_predecessor=True)
         return self.world
+
+    def here(self, peer):
+        """A stock peer of an earlier controller has connected to the present one: a client has another routing id there."""
+        peer.world = self.world
+        if hasattr(peer, "route"):
+            peer.route += b"'"
+        return peer
 
     def back(self, peer, message=None):
         """A peer of an earlier controller attaches to the present one."""

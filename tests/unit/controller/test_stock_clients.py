@@ -33,7 +33,7 @@ def name_of(engine):
     return engine.uuid.hex()
 
 
-def answer(engine, *, content=None, status=0, buffers=(b"value",), **metadata):
+def answer(engine, *, content=None, status=0, buffers=(b"value",), times=(1.0, 1.5), **metadata):
     """The engine does what it has; the requests that it had."""
     done = []
     for dispatch, frames in engine.hear(m.Dispatch):
@@ -47,7 +47,8 @@ def answer(engine, *, content=None, status=0, buffers=(b"value",), **metadata):
         said = content or {"status": "ok" if not status else "error"}
         about = {"status": said["status"], "engine": name_of(engine), **metadata}
         body = jupyter.pack_reply(jupyter.Reply(jupyter.json_of(about), jupyter.json_of(said)))
-        engine.say(result_of(dispatch, body, status=status, frames=len(buffers)), payload=list(buffers))
+        about = {"status": status, "frames": len(buffers), "started": times[0], "finished": times[1]}
+        engine.say(result_of(dispatch, body, **about), payload=list(buffers))
         engine.world.turn()
     return done
 
