@@ -258,8 +258,8 @@ class Ledger:
 
     @property
     def is_waiting(self) -> bool:
-        """True while tasks wait for what engines say."""
-        return bool(self._waiting)
+        """True while tasks wait for what engines say, for as long as all may take."""
+        return bool(self._waiting) and self._recovery.goes_on
 
     def has_waiting(self, task: bytes) -> bool:
         """Whether this task waits for what engines say."""

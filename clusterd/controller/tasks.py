@@ -1,8 +1,8 @@
 """Carries work between clients, the scheduler and engines: messages in, events to `core.scheduler`; its actions go to `dispatch`.
 
-It keeps the payload of every task until its end and never looks into it. Invariants: a task has an entry in `payloads` from its
-acceptance until Deliver, Fail or Forget, so what follows from one message is performed before the next is looked at; a function is
-referred to by exactly the tasks that have an entry.
+It keeps the payload of every task until its end and never looks into it. Invariants: a task has an entry in `payloads` from its acceptance
+until Deliver, Fail or Forget, so what follows from one message is performed before the next is looked at; a function is referred to by
+exactly the tasks that have an entry.
 """
 
 from __future__ import annotations
@@ -297,8 +297,7 @@ class Tasks:
             self.handle(events.EngineInventory(engine.id, tuple(message.held)), now)
 
     def engine_admitted(self, engine: Engine, now: float) -> None:
-        """See `work.Work`."""
-        # One task at a time: what waits can still be aborted, moved on, or given to another engine.
+        """See `work.Work`. It holds one task at a time: what waits can still be aborted, moved on, or given to another engine."""
         self.handle(events.EngineAttached(engine.id, engine.uuid, engine.engine_set, engine.slot, max_held=1), now)
         if self.ledger is not None:
             self.ledger.engine_admitted(engine, now)
@@ -338,7 +337,7 @@ class Tasks:
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadline = self.scheduler.next_deadline()
-        if self._parking.has_offers or (self.ledger is not None and self.ledger.is_waiting and self.recovery.goes_on):
+        if self._parking.has_offers or (self.ledger is not None and self.ledger.is_waiting):
             return self.recovery.deadline if deadline is None else min(deadline, self.recovery.deadline)
         return deadline
 
