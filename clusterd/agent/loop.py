@@ -14,6 +14,7 @@ from clusterd.agent import causes, logs
 from clusterd.agent.births import Births
 from clusterd.agent.control import Control
 from clusterd.agent.memory_events import OomWatch
+from clusterd.agent.mirror import Mirror
 from clusterd.agent.nursery import Nursery
 from clusterd.agent.placement import Placement, cores_here, gpus_here
 from clusterd.agent.slots import Signal, Slots, Start
@@ -56,6 +57,7 @@ class Agent:
         self._slots = Slots(spec.restart, spec.start_timeout, spec.stop_timeout, lambda: os.urandom(16), spec.launch)
         self._placement = Placement(spec, cores_here(), gpus_here())
         self._oom = OomWatch()
+        self._mirror = Mirror.open(spec)
         self._control = Control(context, spec.connection_file, self._attach, self._report)
         self._uuid = os.urandom(16)
         self._controller = b""
@@ -86,6 +88,10 @@ class Agent:
         self._control.close(f"the agent of {self._spec.cluster}/{self._spec.engine_set} has {reason}")
         self._births.close()
         self._nursery.close()
+        if self._mirror is not None:
+            # What engines printed when they ended.
+            self._mirror.forward()
+            self._mirror.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
         return self.status
@@ -97,6 +103,8 @@ class Agent:
         poll_once(self._pollables(), None if deadline is None else max(0.0, deadline - time.monotonic()))
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 512)
+        if self._mirror is not None:
+            self._mirror.forward()
         now = time.monotonic()
         if self._is_told_to_end and not self._is_watching and not self._slots.is_shutting_down:
             self._shut_down("told to end")
@@ -171,12 +179,14 @@ class Agent:
 
     def _pollables(self) -> list[tuple[Any, int]]:
         descriptors = {self._wake_read} | self._births.descriptors()
+        mirrored = [] if self._mirror is None else self._mirror.pollables()
         descriptors |= {
             child.handle.fileno()
             for child in self._nursery
             if child.is_orphan and child.handle is not None and child.handle.fileno() >= 0
         }
-        return [*self._control.link.pollables(), *((descriptor, select.POLLIN) for descriptor in descriptors)]
+        ours = [(descriptor, select.POLLIN) for descriptor in descriptors]
+        return [*self._control.link.pollables(), *ours, *mirrored]
 
     # --- engines ---
 

@@ -204,7 +204,9 @@ class Effects:
         spec = (
             specs.controller_spec(profile, places, action.launch)
             if action.unit == CONTROLLER
-            else specs.agent_spec(profile, places, action.launch, action.unit, action.slots, action.generation)
+            else specs.agent_spec(
+                profile, places, action.launch, action.unit, action.slots, action.generation, has_journal=self.has_units
+            )
         )
         files.atomic_write(places.spec_file(action.launch), specs_format.encode(spec), durable=False)
         fault.point("daemon.start.before_spawn")

@@ -61,7 +61,14 @@ def _is_loopback(ip: str) -> bool:
 
 
 def agent_spec(
-    profile: Profile, places: Places, launch: str, unit: str, slots: tuple[int, ...], generation: int
+    profile: Profile,
+    places: Places,
+    launch: str,
+    unit: str,
+    slots: tuple[int, ...],
+    generation: int,
+    *,
+    has_journal: bool = False,
 ) -> AgentSpec:
     """Return what a launch of an engine set is told."""
     section = profile.engine_sets[unit]
@@ -87,6 +94,7 @@ def agent_spec(
         stop_timeout=section.stop_timeout,
         orphan_timeout=section.orphan_timeout,
         stock=_stock(profile, places) != "off",
+        journal=has_journal,
         software=f"clusterd {__version__}",
     )
 

@@ -99,7 +99,7 @@ class DirectStarter:
         except (Refused, NoAnswer):
             return
 
-    def _properties(self, order: Order) -> dict[str, str]:
+    def _properties(self, order: Order) -> list[tuple[str, str]]:
         limits = order.limits
         properties = {
             "Description": order.description,
@@ -122,9 +122,8 @@ class DirectStarter:
             properties["MemoryMax"] = str(limits.memory)
         if limits.cpus is not None:
             properties["CPUQuota"] = f"{limits.cpus * 100:.0f}%"
-        if order.fields:
-            properties["LogExtraFields"] = " ".join(f"{name}={value}" for name, value in order.fields.items())
-        return properties
+        fields = [("LogExtraFields", f"{name}={value}") for name, value in order.fields.items()]
+        return [*properties.items(), *fields]
 
 
 class TransientLauncher:

@@ -75,20 +75,20 @@ class Manager:
     def __init__(self, scope: Literal["system", "user"]) -> None:
         self.scope = scope
 
-    def run(self, unit: str, argv: Sequence[str], properties: Mapping[str, str]) -> None:
+    def run(self, unit: str, argv: Sequence[str], properties: Sequence[tuple[str, str]]) -> None:
         """Start a program as a transient service; returns when it runs.
 
         Args:
             unit: its name, with `.service`.
             argv: the program.
-            properties: as in a unit file. Everybody may read them: no secrets.
+            properties: names and values as in a unit file. Everybody may read them: no secrets.
 
         Raises:
             Refused: it was not started.
             NoAnswer: nobody knows.
         """
         words = ["systemd-run", f"--{self.scope}", "--quiet", "--no-ask-password", f"--unit={unit}"]
-        words += [f"--property={name}={value}" for name, value in properties.items()]
+        words += [f"--property={name}={value}" for name, value in properties]
         # systemd replaces variables in arguments, not in the name of the program.
         done = self._ask([*words, "--", *(word.replace("$", "$$") for word in argv)])
         if done.returncode != 0:

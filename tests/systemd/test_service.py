@@ -200,6 +200,17 @@ def test_what_the_daemon_writes_to_the_journal_has_its_profile(service):
     assert "serves local from /etc/clusterd/profiles/local.yaml" in found
 
 
+def test_what_engines_print_is_in_the_journal_too(service):
+    compute(service, "lambda: __import__('os').system('echo one two; echo three')")
+    fields = ("CLUSTERD_PROFILE=local", "CLUSTERD_SET=engines", "CLUSTERD_ENGINE=engines/0")
+
+    def written():
+        found = service.host.run("journalctl", *fields, "--no-pager", "--output", "cat")
+        return found if "three" in found else ""
+
+    assert until(written) == "one two\nthree\n"
+
+
 def test_a_profile_that_is_wrong_is_not_tried_again(host):
     host.write("/etc/clusterd/profiles/wrong.yaml", "version: 1\nnothing: true\n")
     host.run("systemctl", "start", "clusterd@wrong", status=1)

@@ -66,6 +66,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True):
         orphan_timeout: seconds that idle engines go on without a controller; None: for ever.
         stock: tasks of stock ipyparallel clients may come, also where the connection file does not say so yet.
         is_alone: no daemon commands it, so it ends when no engine is left nor to come, and its runtime directory goes with it.
+        journal: what engines print goes to systemd's journal, too.
         format: SPEC_FORMAT of the writer.
         software: version of the writer, for messages.
     """
@@ -92,6 +93,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True):
     orphan_timeout: float | None = 3600.0
     stock: bool = False
     is_alone: bool = False
+    journal: bool = False
     format: int = SPEC_FORMAT
     software: str = ""
 

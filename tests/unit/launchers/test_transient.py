@@ -34,7 +34,7 @@ class Fake:
         self.asked, self.now, self.problem, self.forgotten = [], state, problem, []
 
     def run(self, unit, argv, properties):
-        self.asked.append((unit, list(argv), properties))
+        self.asked.append((unit, list(argv), dict(properties)))
         if self.problem:
             raise self.problem
 
@@ -195,10 +195,10 @@ def test_jobs(answers):
 
 def test_arguments_are_not_expanded_and_a_missing_program_is_a_refusal(answers, isolated, monkeypatch):
     answers("systemd-run", f'printf "%s\\n" "$@" > {isolated.temporary}/argv')
-    Manager("user").run("u.service", ["/bin/sh", "/a $b"], {"A": "b"})
+    Manager("user").run("u.service", ["/bin/sh", "/a $b"], [("A", "b")])
     argv = (isolated.temporary / "argv").read_text().splitlines()
     assert argv[0] == "--user"
     assert argv[-4:] == ["--property=A=b", "--", "/bin/sh", "/a $$b"]
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(Refused, match="systemd-run is not installed"):
-        Manager("user").run("u.service", ["/bin/sh"], {})
+        Manager("user").run("u.service", ["/bin/sh"], [])
