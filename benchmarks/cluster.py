@@ -46,6 +46,7 @@ class Cluster:
         self.environment = {
             "CLUSTERD_RUNTIME_DIR": str(self.place / "r"),
             "CLUSTERD_STATE_DIR": str(self.place / "s"),
+            "CLUSTERD_ALLOW_ROOT": "1",
             "CLUSTERD_CONFIG_DIR": str(self.place / "c"),
             "IPYTHONDIR": str(self.place / "ipython"),
         }

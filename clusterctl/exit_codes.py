@@ -25,7 +25,7 @@ MEANINGS: dict[int, str] = {
     FAILED: "Something unexpected went wrong; the message says what.",
     USAGE: "The command line is wrong, or does not say which of several daemons is meant.",
     NO_DAEMON: "No daemon runs for this profile.",
-    DENIED: "You may not command this daemon.",
+    DENIED: "You lack the right to do this; the message says which one, and who can give it.",
     REFUSED: "The daemon refused, or could not do it; nothing was changed.",
     NOT_CONVERGED: "The wish is recorded and pursued, but did not come true in time, or cannot without help.",
     PROFILE: "The profile is wrong or missing.",

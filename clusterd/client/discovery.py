@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterd.core.model.connection import CLIENT_FILE, decode
-from clusterd.errors import ConnectionFileError, ControlError
+from clusterd.errors import ConnectionFileError, ControlError, PermissionDenied
 
 if TYPE_CHECKING:
     from clusterd.core.model.connection import NativeEndpoints
@@ -23,11 +23,30 @@ _NOBODY = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 
 
 class Whereabouts:
-    """Where one cluster's client connection file is; `read` it anew at each dial, a restarted controller may have written another."""
+    """Where one cluster's client connection file is; `read` it anew at each dial, a restarted controller may have written another.
 
-    def __init__(self, name: str, candidates: list[Path]) -> None:
+    Args:
+        name: as it was asked for.
+        candidates: where the file may be, best first.
+        owner: uid of a daemon that is trusted, and named the first of them; beside our own the only one whose file is read.
+        is_shared: the daemon gives the file to others, too (`access` of its profile).
+        refusal: why that daemon did not tell where it is, if so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        candidates: list[Path],
+        *,
+        owner: int | None = None,
+        is_shared: bool = False,
+        refusal: PermissionDenied | None = None,
+    ) -> None:
         self.name = name
         self.candidates = candidates
+        self._owner = owner
+        self._is_shared = is_shared
+        self._refusal = refusal
 
     def read(self) -> NativeEndpoints:
         """The endpoints, from the first file that exists.
@@ -37,9 +56,11 @@ class Whereabouts:
         """
         for path in self.candidates:
             try:
-                return read_file(path)
+                return read_file(path, owner=self._owner, is_shared=self._is_shared)
             except FileNotFoundError:
                 continue
+        if self._refusal is not None:
+            raise ConnectionFileError(self._refusal.message, hint=self._refusal.hint) from self._refusal
         tried = ", ".join(map(str, self.candidates))
         raise ConnectionFileError(
             f"no connection file of {self.name}: looked at {tried}",
@@ -75,15 +96,22 @@ def _by_name(name: str) -> Whereabouts:
     from clusterd.system.paths import state_dir  # noqa: PLC0415
 
     candidates = [state_dir(name) / "security" / CLIENT_FILE]
+    # Refuses to speak with a daemon that is neither ours nor root's, nor one for which root has made that place.
+    daemon = ControlClient(socket_path(name), timeout=2.0)
+    answer: dict[str, object] = {}
+    refusal = None
     try:
-        answer = ControlClient(socket_path(name), timeout=2.0).get(f"/v1/clusters/{name}/connection")
+        answer = daemon.get(f"/v1/clusters/{name}/connection")
         told = answer.get("client_file")
         if isinstance(told, str):
             candidates.insert(0, Path(told))
+    except PermissionDenied as error:
+        refusal = error
     except ControlError:
         # No daemon, or one that cannot answer: the controller does not need it, nor do we.
         pass
-    return Whereabouts(name, list(dict.fromkeys(candidates)))
+    is_shared = answer.get("is_shared") is True
+    return Whereabouts(name, list(dict.fromkeys(candidates)), owner=daemon.uid, is_shared=is_shared, refusal=refusal)
 
 
 def _default_name() -> str:
@@ -106,8 +134,13 @@ def _default_name() -> str:
     )
 
 
-def read_file(path: Path) -> NativeEndpoints:
+def read_file(path: Path, *, owner: int | None = None, is_shared: bool = False) -> NativeEndpoints:
     """The endpoints in a connection file.
+
+    Args:
+        path: the file.
+        owner: whose it may be, beside ours.
+        is_shared: a group may be able to read it, too.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -116,7 +149,8 @@ def read_file(path: Path) -> NativeEndpoints:
     try:
         with path.open("rb") as file:
             if hasattr(os, "geteuid"):
-                _check_private(path, os.fstat(file.fileno()))
+                is_shared = is_shared or _has_acl(file.fileno())
+                _check_private(path, os.fstat(file.fileno()), owner, is_shared=is_shared)
             data = file.read()
     except FileNotFoundError:
         raise
@@ -125,13 +159,22 @@ def read_file(path: Path) -> NativeEndpoints:
     return decode(data, str(path)).clusterd
 
 
-def _check_private(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
+def _has_acl(descriptor: int) -> bool:
+    """Say whether its owner has given the file to others by ACL, as daemons do: nobody does that by mistake."""
+    try:
+        return bool(os.getxattr(descriptor, "system.posix_acl_access"))
+    except (OSError, AttributeError):
+        return False
+
+
+def _check_private(path: Path, status: os.stat_result, owner: int | None, *, is_shared: bool) -> None:
+    if status.st_uid not in (os.geteuid(), owner):
         raise ConnectionFileError(
             f"{path} belongs to uid {status.st_uid}, you are uid {os.geteuid()}",
-            hint="Whoever owns a cluster can run code in its clients. Use a cluster of your own.",
+            hint="Whoever owns a cluster can run code in its clients. Use a cluster of your own, or name one that root has set up"
+            ' for you, by its profile: clusterd.Client("NAME").',
         )
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~(stat.S_IRGRP if is_shared else 0):
         raise ConnectionFileError(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"The key in it may be known: `chmod 600 {path}`, then restart the controller so that it makes a new one.",

@@ -13,16 +13,19 @@ import msgspec
 from aiohttp import web
 
 from clusterd.control import requests
-from clusterd.control.authorize import Caller, caller_of
+from clusterd.control.authorize import ADMITTED
+from clusterd.control.curtail import curtailed, sees_output
 from clusterd.control.requests import answer, decode_body, decode_query
 from clusterd.errors import ControlError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from clusterd.control.authorize import Caller
     from clusterd.control.service import Service
+    from clusterd.core.model.access import Need
 
-__all__ = ["ENGINE_COMMANDS", "PATHS", "Routes", "caller", "nearest_path"]
+__all__ = ["ENGINE_COMMANDS", "NEEDS", "PATHS", "Routes", "nearest_path"]
 
 ENGINE_COMMANDS = ("interrupt", "stop", "kill", "restart")
 
@@ -54,6 +57,39 @@ PATHS: dict[tuple[str, str], str] = {
 }
 """Method and path -> name of the handler below."""
 
+_VIEW: Need = ("view",)
+_OPERATE: Need = ("operate",)
+_ADMIN: Need = ("admin",)
+# What users' code has printed, and what it is: for those who look after the cluster, and those who run such code there.
+_SEE_WORK: Need = ("operate", "connect")
+
+NEEDS: dict[str, Need] = {
+    "version": _VIEW,
+    "clusters": _VIEW,
+    "status": _VIEW,
+    "engines": _VIEW,
+    "events": _VIEW,
+    "orphans": _VIEW,
+    "connection": ("connect",),
+    "logs": _SEE_WORK,
+    "explain": _SEE_WORK,
+    "tasks": _SEE_WORK,
+    "task": _SEE_WORK,
+    "purge_tasks": _OPERATE,
+    "start": _OPERATE,
+    "stop": _OPERATE,
+    "restart": _OPERATE,
+    "scale": _OPERATE,
+    "drain": _OPERATE,
+    "resume": _OPERATE,
+    "command_engines": _OPERATE,
+    "end_orphans": _OPERATE,
+    # They change who may do what.
+    "reload": _ADMIN,
+    "rotate_key": _ADMIN,
+}
+"""Name of the handler -> the rights of which its caller needs one. A test fails for a handler that has none."""
+
 
 class Routes:
     """The handlers, over a service."""
@@ -63,7 +99,7 @@ class Routes:
 
     def table(self) -> list[web.RouteDef]:
         """Return the routes for aiohttp."""
-        return [web.route(method, path, getattr(self, name)) for (method, path), name in PATHS.items()]
+        return [web.route(method, path, getattr(self, name), name=name) for (method, path), name in PATHS.items()]
 
     async def version(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/version."""
@@ -201,12 +237,9 @@ class Routes:
             raise _unknown("cluster", name, [self._service.name])
 
 
-def caller(request: web.Request) -> Caller:
-    """Return who sent the request."""
-    transport = request.transport
-    if transport is None:
-        raise ControlError("the caller hung up", code="cut_short")
-    return caller_of(transport.get_extra_info("socket"))
+def caller(_request: web.Request) -> Caller:
+    """Return who sent the request that this task answers, as it was admitted."""
+    return ADMITTED.get()
 
 
 def nearest_path(path: str, cluster: str) -> str:
@@ -237,6 +270,7 @@ async def _stream(request: web.Request, lines: AsyncGenerator[dict[str, Any]]) -
     async with aclosing(lines):
         await response.prepare(request)
         async for line in lines:
-            await response.write(_dumps(line).encode())
+            data = _dumps(line).encode()
+            await response.write(data if sees_output() else curtailed(data))
         await response.write_eof()
     return response

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from clusterd.control.authorize import authorize
+from clusterd.control.admission import Admission
+from clusterd.control.audit import Audit, NoAudit
+from clusterd.control.authorize import Authorizer
+from clusterd.control.curtail import curtailed, sees_output
 from clusterd.control.requests import BODY_MAX, answer
-from clusterd.control.routes import Routes, caller, nearest_path
+from clusterd.control.routes import Routes, nearest_path
 from clusterd.errors import ClusterdError
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from clusterd.control.service import Service
+
+    _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 __all__ = ["ControlServer"]
 
@@ -47,11 +52,25 @@ _GRACE = 0.3
 
 
 class ControlServer:
-    """Serves `service` on a listening socket until `close`."""
+    """Serves on a socket until `close`.
 
-    def __init__(self, service: Service, listener: socket.socket) -> None:
+    Args:
+        service: what is served.
+        listener: the socket, which listens already.
+        authorizer: who may; by default root and our own uid alone.
+        audit: where commands are written down.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        listener: socket.socket,
+        authorizer: Authorizer | None = None,
+        audit: Audit | None = None,
+    ) -> None:
         self._service = service
         self._listener = listener
+        self._admission = Admission(authorizer or Authorizer(), audit or NoAudit())
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -72,14 +91,21 @@ class ControlServer:
         self._listener.close()
 
     @web.middleware
-    async def _guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        outcome, reason = "hung_up", ""
         try:
-            who = caller(request)
-            authorize(who)
-            _log.debug("%s %s by %s", request.method, request.path_qs, who)
-            return await handler(request)
+            response, outcome, reason = await self._answer(request, handler)
+        finally:
+            await self._admission.note(request, outcome, reason)
+        return response
+
+    async def _answer(self, request: web.Request, handler: _Handler) -> tuple[web.StreamResponse, str, str]:
+        """Return the answer; and what became of the request, with the reason."""
+        try:
+            await self._admission.admit(request)
+            response = await handler(request)
+            if isinstance(response, web.Response) and isinstance(response.body, bytes) and not sees_output():
+                response.body = curtailed(response.body)
         except ClusterdError as error:
             return _refusal(error.code, error.message, error.hint)
         except web.HTTPNotFound:
@@ -97,8 +123,9 @@ class ControlServer:
             return _refusal(
                 "internal", f"this is a mistake in clusterd: {type(error).__name__}: {error}", "its log has the details"
             )
+        return response, "done", ""
 
 
-def _refusal(code: str, message: str, hint: str) -> web.Response:
+def _refusal(code: str, message: str, hint: str) -> tuple[web.Response, str, str]:
     content: dict[str, Any] = answer(error={"code": code, "message": message, "hint": hint})
-    return web.json_response(content, status=_STATUS.get(code, 409))
+    return web.json_response(content, status=_STATUS.get(code, 409)), code, message

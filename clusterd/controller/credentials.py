@@ -158,7 +158,9 @@ class ConnectionFiles:
         self._write(self.client_path)
 
     def _write(self, path: Path) -> None:
-        files.atomic_write(path, connection.encode(self._content[path]), durable=False)
+        # The client file may have been given to users by the daemon (`access` of the profile): they are not to lose it at a restart.
+        content = connection.encode(self._content[path])
+        files.atomic_write(path, content, durable=False, keeps_access=path == self.client_path)
 
     def remove(self) -> None:
         """Remove them, unless another controller has written its own meanwhile."""

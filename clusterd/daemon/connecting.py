@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Publisher", "connection_of"]
 
 
-def connection_of(places: Places, controller_state: str, published: Path | None) -> dict[str, Any]:
+def connection_of(
+    places: Places, controller_state: str, published: Path | None, *, is_shared: bool = False
+) -> dict[str, Any]:
     """Return what `clusterctl connect` and the library are told.
 
     Args:
         places: the instance's files.
         controller_state: as `status` has it.
         published: the copy in the IPython directory, if the daemon keeps one.
+        is_shared: others may connect, too: readers need not wonder that a group, or an ACL, gives them the file.
     """
     file = places.security / connection_file.CLIENT_FILE
     url, stock = "", ""
@@ -50,6 +53,7 @@ def connection_of(places: Places, controller_state: str, published: Path | None)
         "is_local_only": url.startswith("unix:") or "//127." in url,
         "stock": stock or None,
         "ipython_file": None if published is None else str(published),
+        "is_shared": is_shared,
     }
 
 

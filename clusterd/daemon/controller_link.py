@@ -147,7 +147,7 @@ class ControllerLink:
 
     def _endpoints(self) -> NativeEndpoints:
         try:
-            data = files.read_private(self._file)
+            data = files.read_private(self._file, is_shared=True)
         except FileNotFoundError:
             raise ConnectionFileError(f"the controller has not written {self._file} yet") from None
         except OSError as error:

@@ -12,6 +12,8 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.control.audit import Audit
+from clusterd.control.authorize import Authorizer
 from clusterd.control.server import ControlServer
 from clusterd.core.model import connection as connection_file
 from clusterd.core.model.ids import CONTROLLER
@@ -24,6 +26,7 @@ from clusterd.daemon.operator import Operator
 from clusterd.daemon.reaping import reap
 from clusterd.daemon.roster import Roster
 from clusterd.daemon.service import Service
+from clusterd.daemon.sharing import Sharing
 from clusterd.daemon.status import is_idle
 from clusterd.daemon.unit import ServiceManager
 from clusterd.errors import ProfileError, StorageError
@@ -53,6 +56,7 @@ class Daemon:
         is_leaving: systemd or somebody else has told it to end.
         warnings: what people should know, for `status`.
         publisher: keeps the client file in the IPython directory, where the profile wants it.
+        sharing: lets others reach what `access` of the profile gives to them; `authorizer` decides, `audit` writes down.
     """
 
     def __init__(self, begun: Begun) -> None:
@@ -63,6 +67,9 @@ class Daemon:
         self.is_leaving = False
         self.roster = Roster()
         self.publisher = Publisher(self.places, self.story)
+        self.authorizer = Authorizer(lambda: self.profile.profile.access, lambda: str(self.profile.path))
+        self.audit = Audit(self.places.audit)
+        self.sharing = Sharing(self.places, lambda: self.profile.profile.access, self.authorizer, self.story)
         self._begun = begun
         self._processes, self._effects = begun.processes, begun.effects
         self._loop = asyncio.get_running_loop()
@@ -92,8 +99,9 @@ class Daemon:
             on_ready: called once requests are answered.
         """
         self.driver.on_broken = self._broken
-        server = ControlServer(self._service, listener)
+        server = ControlServer(self._service, listener, self.authorizer, self.audit)
         await server.start()
+        await self.sharing.begin()
         self._connect_processes()
         self._effects.link = self._operator
         self._effects.reap = self._reap
@@ -155,6 +163,8 @@ class Daemon:
         told = ", ".join(change.path for change in changes) or "nothing has changed"
         self.story.tell("reloaded", f"reloaded {self.profile.path}: {told}")
         self.publisher.look_again()
+        self.authorizer.directory.forget()
+        self._spawn(self.sharing.begin())
         if changes:
             self.feed(events.ProfileChanged(settings.from_profile(self.profile.profile)))
         else:
@@ -182,6 +192,7 @@ class Daemon:
     def _stop_asked(self, who: str) -> None:
         """Stop the cluster as `clusterctl stop` does: a controller that just ended would be started again."""
         self.story.tell("command", f"stop, asked for by {who}")
+        self.audit.note_client(clock.wall(), who, "stop")
         number = self.driver.new_request()
         self.command(events.StopRequested(number), number)
         self.end_when_idle(wanted=self.ends_on_stop)
@@ -213,6 +224,7 @@ class Daemon:
         state = self.driver.supervisor.state
         is_wanted = state.is_wanted or bool(state.of_unit(CONTROLLER))
         self.publisher.follow(self.profile.profile.publish, is_up=self.link.is_up, is_wanted=is_wanted)
+        self.sharing.follow()
 
     def _tell_state(self) -> None:
         """Note when the cluster becomes, or ceases to be, as it is wished."""
@@ -348,6 +360,7 @@ class Daemon:
 
             def changed() -> None:
                 if connection_file.CLIENT_FILE in watcher.read():
+                    self.sharing.follow()
                     self.link.dial_now()
 
             self._loop.add_reader(watcher.fileno(), changed)
@@ -360,5 +373,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         self.link.close()
+        self.sharing.close()
+        self.audit.close()
         self._processes.close()
         self._manager.close()

@@ -78,6 +78,11 @@ class Places(NamedTuple):
         """What happened, a line each."""
         return self.logs / "events.jsonl"
 
+    @property
+    def audit(self) -> Path:
+        """What was commanded, by whom."""
+        return self.logs / "audit.log"
+
     def identity_file(self, unit_kind: str, launch: str) -> Path:
         """Return the file that the process of a launch claims; `unit_kind` is `controller` or `agent`."""
         return self.units / f"{unit_kind}-{launch}.json"

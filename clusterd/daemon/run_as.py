@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from clusterd.daemon.places import Places
 
-__all__ = ["become"]
+__all__ = ["become", "user_to_become"]
+
+ALLOW_ROOT = "CLUSTERD_ALLOW_ROOT"
 
 # Of the user who was left, or of root: they would point the daemon and its children to directories of somebody else.
 _PERSONAL = (
@@ -28,6 +30,27 @@ _PERSONAL = (
     "MAIL",
     "DBUS_SESSION_BUS_ADDRESS",
 )
+
+
+def user_to_become(run_as: str | None, profile: Path) -> str | None:
+    """Return whom a daemon that runs as root is to become before it starts anything; None: it was told to stay root.
+
+    Args:
+        run_as: what the profile says.
+        profile: its file.
+
+    Raises:
+        ProfileError: it says nothing, and whoever computes there would be root.
+    """
+    if run_as == "root":
+        return None
+    if run_as is None and os.environ.get(ALLOW_ROOT) != "1":
+        raise ProfileError(
+            f"{profile}: run_as is missing, and engines do not run as root: whoever may compute there could do everything on this host",
+            hint="have a profile with `run_as: USER` (clusterctl profile create NAME), or start it as a user; if root is meant,"
+            f" `run_as: root` or, in a container, {ALLOW_ROOT}=1",
+        )
+    return run_as
 
 
 def become(user: str, places: Places, *, has_socket: bool = False) -> None:

@@ -153,7 +153,9 @@ class Service:
     def connection(self) -> dict[str, Any]:
         """The connection files."""
         daemon = self._daemon
-        return connection_of(daemon.places, self._view()["controller"]["state"], daemon.publisher.file)
+        is_shared = not daemon.profile.profile.access.is_closed
+        state = self._view()["controller"]["state"]
+        return connection_of(daemon.places, state, daemon.publisher.file, is_shared=is_shared)
 
     def logs(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
         """Lines of log files; of the daemon from memory where its log goes elsewhere (systemd's journal, a terminal)."""
@@ -342,6 +344,7 @@ class Service:
         found += [f"{unit}: {note}" for unit, note in daemon.limit_notes().items()]
         if daemon.publisher.problem:
             found.append(f"publish: {daemon.publisher.problem}")
+        found += [*daemon.sharing.problems, *filter(None, [daemon.audit.problem])]
         if daemon.driver.broken is not None:
             found.append(f"the journal cannot be written: {daemon.driver.broken.message}")
         return list(dict.fromkeys(found))

@@ -72,14 +72,17 @@ def begin(name: str, *, is_start: bool = False, engines: int | None = None, ends
     """
     profile = ProfileSource(name)
     places = Places.of(name)
+    user = None
+    if os.geteuid() == 0:
+        from clusterd.daemon import run_as  # noqa: PLC0415 - for system services only
+
+        user = run_as.user_to_become(profile.profile.run_as, profile.path)
     # Before `become` changes the environment: the title is written over its first place, and cannot be found afterwards.
     _set_title(f"clusterd serve {name}")
     passed = _passed(places)
-    units = open_launcher(name, profile.profile.run_as)
-    if profile.profile.run_as is not None and os.geteuid() == 0:
-        from clusterd.daemon.run_as import become  # noqa: PLC0415 - for system services only
-
-        become(profile.profile.run_as, places, has_socket=passed is not None)
+    units = open_launcher(name, user)
+    if user is not None:
+        run_as.become(user, places, has_socket=passed is not None)
     files.private_directory(places.runtime)
     lock = LockFile(places.lock)
     try:

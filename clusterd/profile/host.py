@@ -39,6 +39,7 @@ def doubts(profile: Profile, name: str, *, environ: Mapping[str, str] | None = N
             f"sockets such as {longest} are {excess} bytes too long: a directory /tmp/clusterd-{os.geteuid()}/HASH takes"
             " the place of theirs; a shorter name or CLUSTERD_RUNTIME_DIR avoids that"
         )
+    yield from _user(profile.run_as)
     yield from _interpreter("controller.python", profile.controller.python)
     for set_name, engine_set in profile.engine_sets.items():
         path = f"engine_sets.{set_name}"
@@ -49,6 +50,20 @@ def doubts(profile: Profile, name: str, *, environ: Mapping[str, str] | None = N
             yield f"{path}.startup.script: {script} is not a file on this host"
         if not Path(engine_set.work_dir).is_dir():
             yield f"{path}.work_dir: {engine_set.work_dir} is not a directory on this host"
+
+
+def _user(run_as: str | None) -> Iterator[str]:
+    own = os.geteuid()
+    if run_as is None or own == 0:
+        return
+    import pwd  # noqa: PLC0415 - not on every platform that reads profiles
+
+    try:
+        name = pwd.getpwuid(own).pw_name
+    except KeyError:
+        name = f"uid {own}"
+    if name != run_as:
+        yield f"run_as: only a daemon that root starts becomes {run_as}; yours runs engines as {name}"
 
 
 def _interpreter(path: str, python: str | None) -> Iterator[str]:

@@ -117,15 +117,22 @@ def publish(content: bytes, source: str, target: Path, *, is_forced: bool = Fals
     return True
 
 
-def publish_file(source: Path, target: Path, *, is_forced: bool = False) -> bool:
-    """Do the same with the client file at `source`, which nobody else may be able to read.
+def publish_file(source: Path, target: Path, *, is_forced: bool = False, owner: int | None = None) -> bool:
+    """Do the same with the client file at `source`, which only those may be able to read to whom its owner gave it.
+
+    Args:
+        source: the file.
+        target: as above.
+        is_forced: as above.
+        owner: whose it may be, beside ours and root's: the user of a daemon that is trusted.
 
     Raises:
         ConnectionFileError: as above.
-        NotPrivate: as above, or others can read the file.
+        NotPrivate: as above, or everybody can read the file.
         OSError: it cannot be read, or not be written.
     """
-    return publish(files.read_private(source), str(source), target, is_forced=is_forced)
+    content = files.read_private(source, is_shared=True, owner=owner)
+    return publish(content, str(source), target, is_forced=is_forced)
 
 
 def withdraw(target: Path, cluster: str, *, is_forced: bool = False) -> bool:

@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from clusterd.errors import NotPrivate
-from clusterd.system import fault
+from clusterd.system import acl, fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["atomic_write", "check_private_directory", "claim", "private_directory", "read_private", "sync_directory"]
 
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_READ_OR_WRITTEN = _OPEN_TO_OTHERS & ~(stat.S_IXGRP | stat.S_IXOTH)
 
 
-def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600, durable: bool = True) -> None:
+def atomic_write(
+    path: Path, data: bytes | str, *, mode: int = 0o600, durable: bool = True, keeps_access: bool = False
+) -> None:
     """Replace the content of `path` at once.
 
     Args:
@@ -33,6 +36,7 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600, durable: b
         mode: permission bits of the new file, whatever the umask is.
         durable: also survive a power loss (fsync of file and directory, milliseconds on a disk). Files that mean
             nothing after a reboot (identities, sockets' neighbours in the runtime directory) do without.
+        keeps_access: who was allowed to read the old file may read the new one, from its first moment on.
 
     Raises:
         OSError: the file could not be written; the old one is untouched and no temporary file is left.
@@ -47,6 +51,8 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600, durable: b
             write_all(descriptor, content)
             if mode != 0o600 and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, mode)
+            if keeps_access:
+                acl.copy(path, descriptor)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -102,7 +108,9 @@ def sync_directory(path: Path) -> None:
 def private_directory(path: Path) -> Path:
     """Make `path` (and what is missing above it) a directory of ours with mode 0700, and return it.
 
-    A wider mode is narrowed. The owner is checked because in /tmp anybody may have made the directory first.
+    A wider mode is narrowed, but for the right to pass through (0711, or an ACL), which lets nobody see or change what is in it:
+    the daemon gives that to those who may connect, and whoever else uses the directory must not take it away again. The owner is
+    checked because in /tmp anybody may have made the directory first.
 
     Raises:
         NotPrivate: it is a symbolic link or no directory, or belongs to somebody else.
@@ -112,7 +120,7 @@ def private_directory(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name != "nt":
         status = check_private_directory(path)
-        if stat.S_IMODE(status.st_mode) & _OPEN_TO_OTHERS or status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        if status.st_mode & _READ_OR_WRITTEN or status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
             path.chmod(0o700)
     return path
 
@@ -136,11 +144,16 @@ def check_private_directory(path: Path) -> os.stat_result:
     return status
 
 
-def read_private(path: Path) -> bytes:
+def read_private(path: Path, *, is_shared: bool = False, owner: int | None = None) -> bytes:
     """Return the content of a file that holds a secret, if nobody but its owner can read or change it.
 
     Checked on the open descriptor, so that the file cannot be exchanged between check and read. The owner is this user
     or root: root could read and write everything anyway, and a service may hand files to its users.
+
+    Args:
+        path: the file.
+        is_shared: its owner may have given it to a group, or by ACL, to read.
+        owner: who else it may belong to: the user of a daemon that is trusted.
 
     Raises:
         NotPrivate: the mode has bits for group or others, or the owner is somebody else.
@@ -150,10 +163,10 @@ def read_private(path: Path) -> bytes:
         if os.name != "nt":
             status = os.fstat(file.fileno())
             mode = stat.S_IMODE(status.st_mode)
-            if mode & _OPEN_TO_OTHERS:
+            if mode & _OPEN_TO_OTHERS & ~(stat.S_IRGRP if is_shared else 0):
                 raise NotPrivate(
                     f"{path} holds a secret but is open to others (mode {mode:04o})", hint=f"chmod 600 {path}"
                 )
-            if status.st_uid not in (os.geteuid(), 0):
+            if status.st_uid not in (os.geteuid(), 0, owner):
                 raise NotPrivate(f"{path} holds a secret but belongs to uid {status.st_uid}, not to us")
         return file.read()

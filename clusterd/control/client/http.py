@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import struct
 import time
 from contextlib import contextmanager
@@ -52,8 +53,9 @@ class ControlClient:
     def __init__(self, path: Path | str, *, timeout: float = TIMEOUT) -> None:
         self.path = Path(path)
         self.timeout = timeout
-        # Process id of the daemon, known once a connection was made.
+        # Process id and user of the daemon, known once a connection was made.
         self.pid: int | None = None
+        self.uid: int | None = None
 
     def get(self, target: str, *, timeout: float | None = None, **query: object) -> dict[str, Any]:
         """Ask for `target` (`/v1/...`).
@@ -142,6 +144,7 @@ class ControlClient:
             connection.connect(os.fspath(self.path))
             self.pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
             _check_peer(self.path, uid)
+            self.uid = uid
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             connection.close()
             raise DaemonNotRunning(f"no daemon listens on {self.path}", hint=_left_behind(self.path)) from None
@@ -274,11 +277,22 @@ def _error(status: int, data: bytes) -> ClusterdError:
 
 def _check_peer(path: Path, uid: int) -> None:
     # In a directory that others may write, somebody could listen in the daemon's place and collect commands.
-    if os.geteuid() not in (0, uid) and uid != 0:
+    if os.geteuid() not in (0, uid) and uid != 0 and not _is_vouched_for(path.parent, uid):
         raise PermissionDenied(
-            f"{path} is served by a process of {_user(uid)}, neither ours ({_user(os.geteuid())}) nor root's",
+            f"{path} is served by a process of {_user(uid)}, neither ours ({_user(os.geteuid())}) nor root's,"
+            " nor of somebody for whom root has made that place",
             hint="nothing was sent to it; ask your administrator who that is",
         )
+
+
+def _is_vouched_for(directory: Path, uid: int) -> bool:
+    """Say whether root made this runtime directory for a user: a service (`run_as`), which others may use (`access`)."""
+    try:
+        own, above = directory.lstat(), directory.parent.stat()
+    except OSError:
+        return False
+    is_roots = above.st_uid == 0 and not above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_roots and stat.S_ISDIR(own.st_mode) and own.st_uid == uid
 
 
 def _left_behind(path: Path) -> str:
@@ -303,7 +317,8 @@ def _not_ours(path: Path) -> PermissionDenied:
         break
     return PermissionDenied(
         f"{_user(os.geteuid())} may not use {path}{owner}",
-        hint="a daemon takes commands from its own user and from root: use sudo, or `sudo -u USER`",
+        hint="a daemon takes commands from its own user, from root, and from those whom `access:` of its profile names: ask one of"
+        " them, or use `sudo -u USER`",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
+from clusterd.core.model.access import Access
 from clusterd.core.model.database import Database, Durable, MongodbRecords, Records, SqliteRecords
 from clusterd.core.model.setting import BYTES, GIB, MIB, PATH, POSITIVE, SECONDS, SIZE_PATTERN, Applies, form, setting
 
@@ -24,6 +25,7 @@ __all__ = [
     "PROFILE_VERSION",
     "RESERVED_SET_NAMES",
     "SIZE_PATTERN",
+    "Access",
     "Applies",
     "ClientCredit",
     "ControllerSection",
@@ -313,8 +315,16 @@ class Profile(Struct, frozen=True, kw_only=True):
     ] = ""
     run_as: Annotated[
         Annotated[str, form(r"^[a-z_][a-z0-9_-]{0,30}\$?$", "a user name")] | None,
-        setting("User that a daemon started by root runs everything as; null: its own.", "daemon", example="lab"),
+        setting(
+            "User that a daemon started by root becomes, with all that it starts. It does not run engines as root, unless root is what"
+            " stands here.",
+            "daemon",
+            example="lab",
+        ),
     ] = None
+    access: Annotated[Access, setting("Who may use the cluster beside root and the user it runs as.", "live")] = (
+        Access()
+    )
     on_stop: Annotated[
         Literal["stop", "keep"],
         setting(

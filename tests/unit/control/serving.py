@@ -111,12 +111,12 @@ class FakeService:
 
 
 @contextmanager
-def serving(path, service=None):
+def serving(path, service=None, *server_arguments):
     """Yield (service, call): `call(f, *args)` runs f in the server's loop and returns its result."""
     service = service or FakeService()
     listener = listen(path)
     loop = asyncio.new_event_loop()
-    server = ControlServer(service, listener)
+    server = ControlServer(service, listener, *server_arguments)
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

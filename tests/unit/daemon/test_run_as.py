@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from clusterd.daemon import startup
 from clusterd.daemon.places import Places
-from clusterd.daemon.run_as import become
+from clusterd.daemon.run_as import ALLOW_ROOT, become, user_to_become
 from clusterd.errors import ProfileError
 
 PROGRAM = """
@@ -48,3 +49,23 @@ def test_root_becomes_the_service_user_for_good(isolated):
 def test_a_user_who_does_not_exist_is_told_with_the_command_that_makes_one(isolated):
     with pytest.raises(ProfileError, match="useradd --system nosuchuser"):
         become("nosuchuser", Places.of("lab"))
+
+
+@pytest.mark.parametrize(
+    ("run_as", "allowed", "user"), [("lab", None, "lab"), ("lab", "1", "lab"), ("root", None, None), (None, "1", None)]
+)
+def test_engines_run_as_root_only_when_that_is_said(monkeypatch, tmp_path, run_as, allowed, user):
+    monkeypatch.delenv(ALLOW_ROOT)
+    if allowed is not None:
+        monkeypatch.setenv(ALLOW_ROOT, allowed)
+    assert user_to_become(run_as, tmp_path / "lab.yaml") == user
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+def test_a_daemon_that_root_starts_without_run_as_begins_nothing(monkeypatch, isolated):
+    monkeypatch.delenv(ALLOW_ROOT)
+    with pytest.raises(ProfileError, match=r"local.yaml: run_as is missing, and engines do not run as root") as caught:
+        startup.begin("local")
+    assert "run_as: root" in caught.value.hint
+    assert list(isolated.runtime.iterdir()) == []
+    assert list(isolated.state.iterdir()) == []

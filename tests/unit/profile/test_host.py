@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clusterd.core.model.profile import EngineSet, Profile
 from clusterd.profile import doubts, expanded, parse
 
 if TYPE_CHECKING:
@@ -61,3 +62,15 @@ def test_sockets_are_looked_for_where_the_daemon_has_them(tmp_path, monkeypatch,
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     (warning,) = warnings("max: 2", name="x" * 108, environ=environ, home=tmp_path)
     assert warning.startswith(f"sockets such as {root}/xxx")
+
+
+@pytest.mark.parametrize(
+    ("uid", "run_as", "is_told"), [(0, "nobody", False), (65534, "nobody", False), (65534, "lab", True)]
+)
+def test_whom_engines_run_as_when_it_is_not_root_who_starts_them(tmp_path, monkeypatch, uid, run_as, is_told):
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    profile = Profile(version=1, run_as=run_as, engine_sets={"engines": EngineSet(n=1, work_dir=str(tmp_path))})
+    told = [text for text in doubts(profile, "lab") if text.startswith("run_as")]
+    assert told == (
+        ["run_as: only a daemon that root starts becomes lab; yours runs engines as nobody"] if is_told else []
+    )
