@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "logs": "Show the output of engines, controller, daemon and agents.",
     "events": "Show what happened, as the daemon saw it.",
     "explain": "Tell the story of an engine, a set, an agent or the controller.",
+    "report": "Write an archive for a ticket, without secrets.",
     "watch": "Follow the state of the cluster.",
     "reload": "Read the profile again; a wrong one changes nothing.",
     "rotate-key": "Change the keys of the cluster; nothing that runs is lost.",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import gzip
 import json
+import tarfile
 
 import pytest
 
@@ -146,3 +150,67 @@ def test_what_a_lost_state_directory_leaves_is_listed_and_ended_on_request(clust
     for file in (cluster.places.temporary / "lost").iterdir():
         file.unlink()
     (cluster.places.temporary / "lost").rmdir()
+
+
+def forms_of(secret):
+    contents = [secret.encode()]
+    with contextlib.suppress(ValueError):
+        contents.append(bytes.fromhex(secret))
+    for content in contents:
+        yield content
+        yield content.hex().encode()
+        yield base64.b64encode(content).rstrip(b"=")
+        yield base64.urlsafe_b64encode(content).rstrip(b"=")
+
+
+def test_a_report_has_what_a_ticket_needs_and_no_secret(cluster):
+    keys = json.loads((cluster.state / "security" / "controller-secrets.json").read_bytes())
+    secrets = [value for name, value in keys.items() if "key" in name or "secret" in name or "curve" in name]
+    for name in ("ipcontroller-client.json", "ipcontroller-engine.json"):
+        content = json.loads((cluster.state / "security" / name).read_bytes())
+        secrets += [content[name] for name in ("key", "curve_serverkey") if content.get(name)]
+        secrets.append(content["clusterd"]["key"])
+    secrets = [secret for secret in secrets if isinstance(secret, str) and secret]
+    assert len(set(secrets)) >= 6
+    # Users print what they should not.
+    with (cluster.state / "log" / "engine-engines-0.log").open("a") as log:
+        for secret in secrets:
+            log.write(f"the key is {secret}, or {base64.b64encode(secret.encode()).decode()}\n")
+            with contextlib.suppress(ValueError):
+                log.write(f"raw: {bytes.fromhex(secret)!r} {base64.b64encode(bytes.fromhex(secret)).decode()}\n")
+        log.write("mongodb://alice:hunter22@db1/x\nlast line\n")
+    file = cluster.places.temporary / "report.tar.gz"
+    answer = cluster.json("report", "-o", str(file), MY_API_TOKEN="hunter33", CLUSTERD_TOKEN="hunter44")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert answer["missing"] == []
+    assert "exists" in cluster.ctl("report", "-o", str(file), status=2).stderr
+    parts = {}
+    with tarfile.open(file) as archive:
+        for member in archive.getmembers():
+            parts[member.name.partition("/")[2]] = archive.extractfile(member).read()
+    whole = gzip.decompress(file.read_bytes())
+    for secret in secrets:
+        assert not any(form in whole for form in forms_of(secret)), secret
+    for password in (b"hunter22", b"hunter33", b"hunter44"):
+        assert password not in whole
+    for path in (cluster.state / "security").iterdir():
+        assert path.read_bytes().strip() == b"" or path.read_bytes() not in whole
+    assert b"last line" in parts["log/engine-engines-0.log"]
+    assert json.loads(parts["status.json"])["cluster"] == "test"
+    assert json.loads(parts["explain/controller.json"])["kind"] == "controller"
+    assert json.loads(parts["versions.json"])["packages"]["msgspec"]
+    assert b"work_dir: /tmp" in parts["profile.yaml"]
+    assert b'"daemon_started"' in parts["events.jsonl"]
+    assert b"also set:" in parts["environment.txt"]
+    assert {"engines.json", "orphans.json", "host.txt", "systemd.txt", "README.txt"} <= parts.keys()
+    # Where there is no daemon, the files tell what they can.
+    [daemon] = cluster._daemons
+    daemon.kill()
+    daemon.wait()
+    file.unlink()
+    answer = cluster.json("report", "-o", str(file))
+    assert any("no daemon" in missing or "daemon" in missing for missing in answer["missing"])
+    with tarfile.open(file) as archive:
+        events = archive.extractfile(next(name for name in archive.getnames() if name.endswith("events.jsonl")))
+        assert b'"daemon_started"' in events.read()
+    file.unlink()

@@ -1,0 +1,1 @@
+"""What goes into the archive of `clusterctl report`, and what must not."""
