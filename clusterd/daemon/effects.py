@@ -8,7 +8,7 @@ which keeps or drops it. Decides nothing. Every action may be repeated after a c
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from clusterd.core.model import launch as specs_format
 from clusterd.core.model.ids import CONTROLLER
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from clusterd.launchers.transient import TransientLauncher
 
 __all__ = ["Effects", "Link"]
+
+
+Aside: TypeAlias = "Callable[[Callable[[], Any], Callable[[Any], list[Event]]], None]"
 
 
 class Link(Protocol):
@@ -86,6 +89,8 @@ class Effects:
         self.link: Link | None = None
         # Set by the loop: begins to end the engines of a set, and reports ReapFinished later.
         self.reap: Callable[[str], None] | None = None
+        # Set by the loop: does the first in a thread, and feeds what the second makes of its result.
+        self.aside: Aside | None = None
         # Sets to reap that were named before there was a loop.
         self.reap_later: list[str] = []
         # All kinds of action but those that are the driver's: Append, Answer, Refuse.
@@ -121,19 +126,34 @@ class Effects:
                 path.unlink(missing_ok=True)
 
     def _start(self, action: actions.Start) -> list[Event]:
-        name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
+        if self._units is not None and self.aside is not None:
+            # A manager that is busy may take seconds to answer, and nobody else is to wait for it.
+            self.aside(lambda: self._try(action), lambda outcome: self._tried(action, outcome))
+            return []
+        return self._tried(action, self._try(action))
+
+    def _try(self, action: actions.Start) -> specs_format.ProcessIdentity | str:
+        """Start it; return who it is, or why it was not started. Changes nothing of ours: may run in a thread."""
         try:
             try:
                 identity = self._spawn(action)
             except Unknown as error:
                 identity = self._claimed(action, str(error))
             fault.point("daemon.start.after_spawn")
-        except (ClusterdError, OSError) as error:
-            reason = error.message if isinstance(error, ClusterdError) else str(error)
+        except ClusterdError as error:
+            return error.message
+        except OSError as error:
+            return str(error)
+        return identity
+
+    def _tried(self, action: actions.Start, outcome: specs_format.ProcessIdentity | str) -> list[Event]:
+        name = action.unit if action.unit == CONTROLLER else f"agent of {action.unit}"
+        if isinstance(outcome, str):
             self._story.tell(
-                "launch_refused", f"{name} was not started: {reason}", unit=action.unit, launch=action.launch
+                "launch_refused", f"{name} was not started: {outcome}", unit=action.unit, launch=action.launch
             )
-            return [events.LaunchRefused(action.launch, reason)]
+            return [events.LaunchRefused(action.launch, outcome)]
+        identity = outcome
         self._note(action.unit, action.launch, identity.pid)
         self._story.tell(
             "launch_started",

@@ -105,6 +105,7 @@ class Daemon:
         self._connect_processes()
         self._effects.link = self._operator
         self._effects.reap = self._reap
+        self._effects.aside = self._aside
         for unit in self._effects.reap_later:
             self._reap(unit)
         self._install_signals()
@@ -286,6 +287,12 @@ class Daemon:
             unit_settings = self.driver.supervisor.unit_settings(unit)
             error = await reap(unit, self.places, unit_settings.stop_timeout)
             self.feed(events.ReapFinished(unit, error))
+
+        self._spawn(do())
+
+    def _aside(self, work: Callable[[], Any], then: Callable[[Any], list[events.Event]]) -> None:
+        async def do() -> None:
+            self.feed(*then(await asyncio.to_thread(work)))
 
         self._spawn(do())
 

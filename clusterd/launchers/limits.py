@@ -45,7 +45,7 @@ def without_units(limits: Limits) -> str:
     ignored = [name for name in ("cpus", "tasks") if getattr(limits, name) is not None]
     if ignored:
         told.append(f"{' and '.join(ignored)} {'are' if len(ignored) > 1 else 'is'} not held")
-    return f"limits: {'; '.join(told)}, because the daemon is no service of systemd" if told else ""
+    return f"limits: {'; '.join(told)}, because systemd has not started it" if told else ""
 
 
 def not_held(limits: Limits, pid: int) -> str:

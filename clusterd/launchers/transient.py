@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["SLICE", "DirectStarter", "Order", "Starter", "TransientLauncher", "unit_name"]
 
 SLICE: Final = "clusterd.slice"
+_HAS_EXEC: Final = 240
+_HAS_OOM_POLICY: Final = 243
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -104,15 +106,19 @@ class DirectStarter:
         properties = {
             "Description": order.description,
             "Slice": SLICE,
-            # `run` returns once the program itself runs, or says why it does not.
-            "Type": "exec",
-            # Engines outlive their agent; one that the kernel kills for its memory is replaced, and takes nobody along.
+            # Engines outlive their agent.
             "KillMode": "process",
-            "OOMPolicy": "continue",
             "TimeoutStopSec": f"{order.stop_timeout:.0f}s",
             "WorkingDirectory": "/",
             "TasksMax": "infinity" if limits.tasks is None else str(limits.tasks),
         }
+        # Releases that do not know these refuse the whole unit.
+        if self._manager.version >= _HAS_EXEC:
+            # `run` returns once the program itself runs, or says why it does not.
+            properties["Type"] = "exec"
+        if self._manager.version >= _HAS_OOM_POLICY:
+            # An engine that the kernel kills for its memory is replaced, and takes nobody along; older releases do nothing else.
+            properties["OOMPolicy"] = "continue"
         if self._user is not None:
             properties["User"] = self._user
         if self._daemon:

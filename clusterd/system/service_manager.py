@@ -7,6 +7,7 @@ after a failure until it is forgotten, so that a later process can still ask how
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -74,6 +75,15 @@ class Manager:
 
     def __init__(self, scope: Literal["system", "user"]) -> None:
         self.scope = scope
+
+    @functools.cached_property
+    def version(self) -> int:
+        """The release of systemd: RHEL 8 has 239, Debian 12 has 252. 0 when it is not known."""
+        try:
+            found = re.match(r"systemd ([0-9]+)", self._ask(["systemctl", "--version"]).stdout)
+        except (Refused, NoAnswer):
+            return 0
+        return int(found[1]) if found else 0
 
     def run(self, unit: str, argv: Sequence[str], properties: Sequence[tuple[str, str]]) -> None:
         """Start a program as a transient service; returns when it runs.

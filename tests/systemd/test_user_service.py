@@ -60,3 +60,11 @@ def test_a_restart_touches_nothing_and_a_stop_ends_all(own):
     own.run("systemctl", "--user", "stop", "clusterd@lab")
     assert own.run("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "clusterd-lab-*") == ""
     assert not any((own.host.root / f"proc/{pid}").exists() for pid in before.values())
+
+
+def test_the_first_command_starts_it(own):
+    own.run("systemctl", "--user", "start", "clusterd@lab.socket")
+    own.run("clusterctl", "-p", "lab", "start")
+    assert own.show("ActiveState") == "active"
+    assert len(own.engines()) == 1
+    own.run("systemctl", "--user", "stop", "clusterd@lab.socket")

@@ -8,15 +8,18 @@ import sys
 from typing import get_args
 
 import pytest
+from msgspec import to_builtins
 
 from clusterd.core.model.launch import ProcessIdentity
-from clusterd.core.model.profile import EngineSet, Profile
+from clusterd.core.model.profile import EngineSet, Limits, Profile
 from clusterd.core.supervisor import actions, events
+from clusterd.core.supervisor.settings import LOCAL
 from clusterd.daemon import adoption
 from clusterd.daemon.effects import Effects
 from clusterd.daemon.places import Places
 from clusterd.daemon.processes import Processes
 from clusterd.daemon.story import Story
+from clusterd.launchers.base import Unknown
 from clusterd.system import process
 
 PROFILE = Profile(version=1, engine_sets={"engines": EngineSet(n=1)})
@@ -151,3 +154,71 @@ def test_jobs_are_refused_by_what_has_no_queue(world):
     [event] = world.effects.perform(actions.Submit(LAUNCH, "engines", (0,), 1))
     assert isinstance(event, events.LaunchRefused)
     assert isinstance(world.effects.perform(actions.Query("engines"))[0], events.QueryFailed)
+
+
+# --- units ---
+
+
+class Units:
+    """A launcher of units whose manager answers late, or not at all."""
+
+    traits = LOCAL
+
+    def __init__(self, outcome):
+        self.outcome, self.asked = outcome, []
+
+    def start(self, program):
+        self.asked.append(program.unit)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def how_it_ended(self, unit, log, *, is_unit):
+        return (f"{unit} ended", 3) if is_unit else None
+
+
+def with_units(isolated, outcome):
+    limits = Limits(memory=2**30, tasks=100)
+    world = World(isolated, Profile(version=1, engine_sets={"engines": EngineSet(n=1, limits=limits)}))
+    world.effects = Effects(world.places, world.effects._profile, world.processes, Story(), Units(outcome))
+    return world
+
+
+def test_limits_that_are_not_held_are_noted(isolated, sleeper):
+    world = with_units(isolated, sleeper[1])
+    [started] = world.effects.perform(actions.Start(LAUNCH, "engines", (0,), 1))
+    assert started == events.Started(LAUNCH, sleeper[1])
+    # It is in no unit: what was started here is a child of the test.
+    assert world.effects.notes["engines"].startswith("limits: memory is bounded for each process by itself")
+    world.processes.close()
+
+
+def test_with_a_loop_nobody_waits_for_the_manager(isolated, sleeper):
+    world = with_units(isolated, sleeper[1])
+    later = []
+    world.effects.aside = lambda work, then: later.append((work, then))
+    assert world.effects.perform(actions.Start(LAUNCH, "engines", (0,), 1)) == []
+    [(work, then)] = later
+    assert then(work()) == [events.Started(LAUNCH, sleeper[1])]
+    world.processes.close()
+
+
+def test_without_an_answer_the_identity_file_decides(isolated, sleeper):
+    world = with_units(isolated, Unknown("systemd did not answer"))
+    # Nobody has claimed it: now nobody will.
+    [refused] = world.effects.perform(actions.Start(LAUNCH, "engines", (0,), 1))
+    assert refused == events.LaunchRefused(LAUNCH, "systemd did not answer; it was called off")
+    path = world.places.identity_file("agent", "0123abcd-2")
+    path.write_text(json.dumps(to_builtins(sleeper[1])))
+    [started] = world.effects.perform(actions.Start("0123abcd-2", "engines", (0,), 1))
+    assert started == events.Started("0123abcd-2", sleeper[1])
+    world.processes.close()
+
+
+def test_what_is_no_unit_nobody_asks_the_manager_about(isolated, sleeper):
+    world = with_units(isolated, sleeper[1])
+    assert world.effects.how_it_ended("engines", LAUNCH) is None
+    world.effects._in_units.add(LAUNCH)
+    assert world.effects.how_it_ended("engines", LAUNCH) == (f"clusterd-test-engines-{LAUNCH}.service ended", 3)
+    world.effects.forget(LAUNCH)
+    assert world.effects.how_it_ended("engines", LAUNCH) is None

@@ -43,7 +43,7 @@ def test_a_process_that_is_gone_is_no_error():
     ],
 )
 def test_what_is_not_held_without_systemd(wanted, told):
-    assert without_units(wanted) == (f"limits: {told}, because the daemon is no service of systemd" if told else "")
+    assert without_units(wanted) == (f"limits: {told}, because systemd has not started it" if told else "")
 
 
 class Groups:

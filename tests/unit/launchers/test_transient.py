@@ -29,6 +29,7 @@ class Fake:
     """A manager that says what it is told to, and notes what it was asked."""
 
     scope = "system"
+    version = 252
 
     def __init__(self, state=None, problem=None):
         self.asked, self.now, self.problem, self.forgotten = [], state, problem, []
@@ -62,6 +63,14 @@ def test_the_properties_of_a_unit():
     assert properties["TimeoutStopSec"] == "20s"
     # Opened with the manager's rights, whoever the unit's user is.
     assert not {"EnvironmentFile", "StandardOutput", "StandardError", "Environment"} & properties.keys()
+
+
+def test_an_old_systemd_is_asked_for_what_it_knows():
+    manager = Fake()
+    manager.version = 239
+    DirectStarter(manager).start(ORDER)
+    [(_, _, properties)] = manager.asked
+    assert not {"Type", "OOMPolicy"} & properties.keys()
 
 
 def test_without_limits_nothing_is_bounded():
@@ -185,6 +194,12 @@ def test_what_systemctl_shows(answers):
 def test_stop_timeouts(answers, shown, seconds):
     answers("systemctl", f"echo {shown}")
     assert Manager("system").stop_timeout("u") == seconds
+
+
+@pytest.mark.parametrize(("said", "version"), [("systemd 252 (252.38-1~deb12u1)", 252), ("systemd 239", 239), ("?", 0)])
+def test_versions(answers, said, version):
+    answers("systemctl", f"echo '{said}'")
+    assert Manager("system").version == version
 
 
 def test_jobs(answers):
