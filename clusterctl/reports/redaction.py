@@ -23,10 +23,11 @@ SHORTEST: Final = 4
 """Characters: what is shorter would be found everywhere, and protects nothing."""
 
 _SECRET_NAME: Final = re.compile(r"key|secret|token|curve|password|cookie", re.IGNORECASE)
-_NAMES: Final = r"[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|cookie)[\w.-]{0,64}"
+# Bounded, here and below: a log may have a line of a megabyte, and any of its characters may begin a match.
+_NAMES: Final = r"(?:passw(?:or)?d|passphrase|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|cookie)[\w.-]{0,64}"
 _LOOKS_LIKE_ONE: Final = (
     # user:password@ in any URI
-    (re.compile(r"(?P<kept>[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/@'\"]{1,512}(?=@)"), rf"\g<kept>{REMOVED}"),
+    (re.compile(r"(?P<kept>://)[^\s/@'\"]{1,512}(?=@)"), rf"\g<kept>{REMOVED}"),
     # NAME_TOKEN=..., "api_key": "...", password: ...; a value in quotes to its end
     (
         re.compile(rf"(?P<kept>{_NAMES}[\"']?\s*[:=]\s*)(?P<quote>[\"'])[^\n]*?(?P=quote)", re.IGNORECASE),

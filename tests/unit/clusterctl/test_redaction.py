@@ -112,5 +112,5 @@ def test_random_keys_never_get_through():
 @pytest.mark.timeout(20)
 def test_a_line_without_end_is_cleaned_in_time():
     # Squared, 300,000 characters would take hours.
-    for text in ("a" * 300_000, "token" * 60_000, "x://" * 75_000):
+    for text in ("z" * 300_000, "token" * 60_000, "x://" * 75_000):
         assert len(Redactor([KEY]).clean(text)) == len(text)
