@@ -2,8 +2,8 @@
 
 A row that has not ended is in `live`. What is to be written next is in `dirty`, what is being written in `writing`, and nothing leaves
 either before it is committed. Where nobody waits for a commit, a row that has not ended is young first and no business of the
-writer's: most tasks end before it would come to them, and are written once. Invariants: `dirty` is emptied by `take` alone, which
-also sets its bytes to nothing, so that no mistake in counting lasts; young rows are live.
+writer's: most tasks end before it would come to them, and are written once. Invariants: a row's `stored` has what the
+database has, and what it is being given; `bytes` is nothing whenever nothing is to be written; young rows are live.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ class Pending:
         dirty: rows that have changed and are to be written next; `writing`: those that are being written.
         purged, purging: ids that are to be, and are being, removed.
         settled, settling: ids of which nothing is owed any more, to be, and being, written.
+        bytes: that are to be written, near enough; young rows are left out: those are held by their tasks in any case.
     """
 
     __slots__ = (
-        "_dirty_bytes",
         "_is_prompt",
         "_next_generation",
         "_older",
         "_writing_bytes",
+        "_writing_new",
         "_young",
+        "bytes",
         "dirty",
         "live",
         "purged",
@@ -65,14 +67,10 @@ class Pending:
         self.purging: set[str] = set()
         self.settled: set[str] = set()
         self.settling: set[str] = set()
-        # Bytes that are to be written of `dirty` and of `writing`, near enough.
-        self._dirty_bytes = 0
+        self.bytes = 0
+        # Of `bytes`, those in `writing`; and how many rows of it the database does not know.
         self._writing_bytes = 0
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that are to be written, young rows left out: those are held by their tasks in any case."""
-        return self._dirty_bytes + self._writing_bytes
+        self._writing_new = 0
 
     @property
     def is_empty(self) -> bool:
@@ -99,14 +97,15 @@ class Pending:
     def put(self, row: TaskRow) -> bool:
         """A new row; says whether it is to be written now."""
         msg_id = row.msg_id
-        if msg_id in self.settled or self.is_present(msg_id):
+        # Written out, here and in `_end`: this runs twice a task.
+        if msg_id in self.live or msg_id in self.dirty or msg_id in self.writing or msg_id in self.settled:
             self.drop(msg_id)
         self.live[msg_id] = row
         if row.outcome is not None:
             self._end(row)
         elif self._is_prompt:
             self.dirty[msg_id] = row
-            self._dirty_bytes += row.size
+            self.bytes += row.size
         else:
             self._young[msg_id] = row
             return False
@@ -132,13 +131,18 @@ class Pending:
 
     def _end(self, row: TaskRow) -> None:
         msg_id = row.msg_id
-        size = 0 if row.outcome is None else end_size(row.outcome, row.output)
+        outcome = row.outcome
+        size = 0 if outcome is None else end_size(outcome, row.output)
         row.size += size
         del self.live[msg_id]
-        if not self._is_prompt and self._young.pop(msg_id, None) is None:
+        if msg_id in self._young:
+            del self._young[msg_id]
+        elif self._older:
             self._older.pop(msg_id, None)
-        is_request_new = not row.stored & REQUEST and msg_id not in self.dirty and msg_id not in self.writing
-        self._dirty_bytes += row.size if is_request_new else size
+        if row.stored or msg_id in self.dirty or msg_id in self.writing:
+            self.bytes += size
+        else:
+            self.bytes += row.size
         self.dirty[msg_id] = row
 
     def drop(self, msg_id: str) -> None:
@@ -148,7 +152,7 @@ class Pending:
             self._older.pop(msg_id, None)
         row = self.dirty.pop(msg_id, None)
         if row is not None and msg_id not in self.writing:
-            self._dirty_bytes -= unwritten(row, is_ended=not is_live)
+            self.bytes -= unwritten(row, is_ended=not is_live)
         self.writing.pop(msg_id, None)
         self.settled.discard(msg_id)
 
@@ -193,7 +197,7 @@ class Pending:
                 self._older, self._young = self._young, {}
                 self._next_generation = now + GENERATION_SECONDS
         self.writing, self.dirty = self.dirty, {}
-        self._writing_bytes, self._dirty_bytes = self._dirty_bytes, 0
+        self._writing_bytes = self.bytes
         self.purging, self.purged = self.purged, set()
         self.settling, self.settled = self.settled, set()
 
@@ -203,28 +207,42 @@ class Pending:
             msg_id, row = older.popitem()
             if msg_id not in dirty:
                 dirty[msg_id] = row
-                self._dirty_bytes += unwritten(row, is_ended=False)
+                self.bytes += unwritten(row, is_ended=False)
 
     def parts(self) -> list[tuple[TaskRow, int]]:
-        """The rows of the batch, each with its parts that are new. One that ends while it is being written is dirty again then."""
-        live = self.live
-        both = REQUEST | OUTCOME
-        return [
-            (row, (REQUEST if msg_id in live else both) & ~row.stored) for msg_id, row in list(self.writing.items())
-        ]
+        """The rows of the batch, each with its parts that are new. One that ends while it is being written is dirty again then.
 
-    def failed(self) -> None:
+        They count as stored from now on: that is taken back when it turns out to be wrong, so that thousands of rows, long out of the
+        processor's cache, are not looked at once more.
+        """
+        live, both, new = self.live, REQUEST | OUTCOME, 0
+        batch: list[tuple[TaskRow, int]] = []
+        for msg_id, row in list(self.writing.items()):
+            stored = row.stored
+            parts = (REQUEST if msg_id in live else both) & ~stored
+            row.stored = stored | parts
+            new += parts & REQUEST
+            batch.append((row, parts))
+        self._writing_new = new
+        return batch
+
+    def failed(self, batch: list[tuple[TaskRow, int]]) -> None:
         """The batch is to be written again, with what has come since."""
+        for row, parts in batch:
+            row.stored &= ~parts
         self.dirty = {**self.writing, **self.dirty}
-        self._dirty_bytes += self._writing_bytes
         self.purged |= self.purging
         self.settled |= self.settling
-        self.done()
+        self._forget_batch()
 
     def done(self) -> None:
         """The batch is committed."""
+        self.bytes = self.bytes - self._writing_bytes if self.dirty else 0
+        self._forget_batch()
+
+    def _forget_batch(self) -> None:
         self.writing = {}
-        self._writing_bytes = 0
+        self._writing_bytes = self._writing_new = 0
         self.purging, self.settling = set(), set()
 
     def write_anew(self) -> None:
@@ -235,7 +253,7 @@ class Pending:
                 self.dirty[row.msg_id] = row
         self._young, self._older = {}, {}
         self.dirty = dict(sorted(self.dirty.items(), key=lambda item: item[1].order))
-        self._dirty_bytes = sum(row.size for row in self.dirty.values())
+        self.bytes = sum(row.size for row in self.dirty.values())
 
     # --- what is here ---
 
@@ -254,5 +272,5 @@ class Pending:
 
     def unseen(self) -> int:
         """How many rows the database does not know of."""
-        rows = {**self.writing, **self.dirty, **self.live}
-        return sum(1 for row in rows.values() if not row.stored & REQUEST)
+        rows = {**self.dirty, **self.live}
+        return self._writing_new + sum(1 for row in rows.values() if not row.stored & REQUEST)

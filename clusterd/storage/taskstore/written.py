@@ -96,7 +96,7 @@ class WrittenStore(TaskStore):
     def update(self, row: TaskRow) -> None:
         """See `TaskStore`."""
         pending = self._pending
-        if pending.is_young(row):
+        if row.outcome is None and pending.is_young(row):
             return
         with self._lock:
             if pending.change(row):
@@ -171,16 +171,12 @@ class WrittenStore(TaskStore):
                 self._write_all(batch, pending.purging, pending.settling)
         except StorageError as failure:
             error = failure
-        else:
-            # Not under the lock: with thousands of rows the caller would wait for it, and nobody else writes this.
-            for row, parts in batch:
-                row.stored |= parts
         with self._changed:
             if error is None:
                 pending.done()
                 self.committed = self._taken
             else:
-                pending.failed()
+                pending.failed(batch)
             self._tell(error)
             self._changed.notify_all()
         self.on_commit()
