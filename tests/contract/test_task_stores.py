@@ -572,6 +572,19 @@ def test_rows_for_the_controller_alone_are_shown_to_nobody(durable, queue, is_wr
     assert (store.history(), store.owed_to("s")) == (["b"], [])
 
 
+@pytest.mark.parametrize("queue", sorted(HIDDEN))
+def test_what_was_hidden_stays_so_when_nothing_is_owed_for_it(durable, queue):
+    store = durable()
+    row = stock("a", is_owed=True)
+    row.queue = queue
+    end(store, put(store, row))
+    assert store.flush()
+    for _ in range(2):
+        store.settle(["a"])
+        assert store.flush()
+        assert (store.history(), ids(store, {}), store.owed_to("s")) == ([], [], [])
+
+
 def test_what_stock_clients_are_owed_grows_old(durable, monkeypatch):
     monkeypatch.setattr(written, "TIDY_SECONDS", 0.01)
     store = durable(ttl=1000.0)

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clusterd.storage.taskstore.row import OUTCOME, OWED_TO_STOCK, PARTIAL, REQUEST, Outcome, Output, TaskRow, debt_of
+from clusterd.storage.taskstore.row import (
+    OUTCOME,
+    OWED_TO_STOCK,
+    OWED_UNSEEN,
+    PARTIAL,
+    REQUEST,
+    UNSEEN,
+    Outcome,
+    Output,
+    TaskRow,
+    debt_of,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,7 +109,9 @@ FINISH: Final = (
     "UPDATE tasks SET engine = ?, place = ?, size = ?, is_owed = ?, state = ?, status = ?, completed = ?, outcome = ?"
     " WHERE id = ?"
 )
-UNFINISHED: Final = "is_owed AND completed IS NULL"
+# What was hidden stays so (`debt_of`).
+SETTLE: Final = f"UPDATE tasks SET is_owed = CASE WHEN is_owed IN ({OWED_UNSEEN}, {UNSEEN}) THEN {UNSEEN} ELSE 0 END"  # noqa: S608
+UNFINISHED: Final = "is_owed AND is_owed > 0 AND completed IS NULL"
 OWED_TO: Final = "SELECT id, msg_id, size FROM tasks WHERE is_owed AND is_owed > 0 AND completed IS NOT NULL AND client = ? ORDER BY id"
 HISTORY: Final = f"SELECT submitted, msg_id FROM tasks WHERE is_owed BETWEEN 0 AND {OWED_TO_STOCK} ORDER BY submitted"  # noqa: S608
 PUT_PIECE: Final = "INSERT INTO pieces VALUES (?, ?, ?, ?, ?)"

@@ -59,7 +59,7 @@ class Rows:
             self._insert(connection, [(row, parts) for row, parts in rows if parts & REQUEST])
             self._change(connection, [(row, parts) for row, parts in rows if not parts & REQUEST])
             for some in portions(settled):
-                connection.execute(f"UPDATE tasks SET is_owed = 0 WHERE msg_id IN ({marks(some)})", some)  # noqa: S608
+                connection.execute(f"{schema.SETTLE} WHERE msg_id IN ({marks(some)})", some)
         except BaseException:
             self.records, self.bytes = before
             raise
