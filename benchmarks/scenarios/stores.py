@@ -64,16 +64,16 @@ class Contestant:
     def warm_up(self, seconds: float) -> None:
         """Find how many tasks fill a turn. One contestant is a thousand times as slow as another."""
         tried, taken = 10, 0.0
-        while taken < seconds / 5:
+        while taken < seconds / 2:
             tried *= 2
-            taken = peer.one_by_one(self, tried)  # type: ignore[arg-type]
+            taken = peer.one_by_one(self, tried)
         self._count = max(10, int(tried * seconds / taken))
         at_rest(self._controller)
 
     def turn(self) -> None:
         """Run as many, and note rate and CPU."""
         before = cpu(self._controller)
-        taken = peer.one_by_one(self, self._count)  # type: ignore[arg-type]
+        taken = peer.one_by_one(self, self._count)
         self.rates.append(self._count / taken)
         self.cpu_us.append((at_rest(self._controller) - before) / self._count * 1e6)
 
