@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from clusterd.controller.backlog import FULL_BYTES, Backlog
 from clusterd.controller.peers import Client
 from clusterd.system import fault
 
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
     from clusterd.storage.taskstore.durable import DurableStore
 
 log = logging.getLogger(__name__)
-FULL_BYTES: Final = 32 * 1024**2
-"""Bytes that are to be written above which nothing more is read on data connections: half of what the store itself bounds."""
 DRAIN_SECONDS: Final = 3.0
-RELIEF: Final = 2
-"""It is read again below this part of that."""
 FORGETS: Final = 0.9
 """A long wait counts so much less with each release after it."""
 RANGE: Final = 8
@@ -47,12 +44,15 @@ class Gate:
         store: commits; its `on_commit` is to wake the loop.
         is_parked: says whether tasks of a client, by handle, wait and are not in the store.
         full_bytes: what may be to be written.
+
+    Attributes:
+        backlog: what is to be written.
     """
 
     def __init__(self, store: DurableStore, is_parked: Callable[[int], bool], full_bytes: int = FULL_BYTES) -> None:
         self._is_parked = is_parked
         self._store = store
-        self._full_bytes = full_bytes
+        self.backlog = Backlog(store, full_bytes)
         # What waits, in the order in which it was said; with the number of the change that must be committed before, and since when.
         # What is for no connection of ours is a call instead of a batch.
         self._batches: deque[tuple[int, float, Connection | None, Batch | Callable[[], object]]] = deque()
@@ -62,8 +62,6 @@ class Gate:
         self._heard: deque[_Heard] = deque()
         # Connections that brought something that has not entered `_heard`: in this turn, or since tasks of their clients are parked.
         self._unheard: dict[Connection, None] = {}
-        # True while nothing is to be read on data connections.
-        self.is_full = False
         self._trouble = ""
 
     def __len__(self) -> int:
@@ -161,14 +159,7 @@ class Gate:
             else:
                 log.info("tasks are written down again, and taken")
         self._trouble = trouble
-        backlog = store.backlog
-        if self.is_full:
-            self.is_full = backlog * RELIEF > self._full_bytes and not trouble
-            if not self.is_full:
-                log.info("the store has caught up: tasks and results are read again")
-        elif backlog > self._full_bytes and not trouble:
-            self.is_full = True
-            log.warning("%d bytes are to be written: nothing more is read until the store has caught up", backlog)
+        self.backlog.look()
 
     @property
     def trouble(self) -> str:
@@ -181,7 +172,7 @@ class Gate:
             "waiting": len(self._batches),
             "unacknowledged": self.unacknowledged,
             "backlog": self._store.backlog,
-            "is_full": self.is_full,
+            "is_full": self.backlog.is_full,
             "trouble": self.trouble,
         }
 

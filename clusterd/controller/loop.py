@@ -23,6 +23,7 @@ from clusterd.system import fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clusterd.controller.backlog import Backlog
     from clusterd.controller.compat.front import Front
     from clusterd.controller.connection import Connection
     from clusterd.controller.dispatch import Performer
@@ -81,6 +82,8 @@ class Loop:
         self.front: Front | None = None
         # Where something is promised to outlive this controller: what is said waits there until it is committed.
         self.gate: Gate | None = None
+        # What the store has to write, where there is one that writes.
+        self.backlog: Backlog | None = None
         self._next_remembered = 0.0
         # In the order in which they are sent to.
         self._by_urgency: list[Endpoint] = []
@@ -115,7 +118,8 @@ class Loop:
         is_idle, is_shut = True, False
         while self.ends_because is None:
             has_more = front is not None and front.has_more
-            ready = poller.poll(0 if has_more else self._timeout() if is_idle else shortly)
+            # What is shut is looked at again soon: the store wakes nobody.
+            ready = poller.poll(0 if has_more else self._timeout() if is_idle and not is_shut else shortly)
             now = time.monotonic()
             is_idle = not (ready or has_more)
             # A lone message has one endpoint to look at, which needs no sorting.
@@ -129,8 +133,8 @@ class Loop:
                     front.receive(readable, now)
                 arrived = [endpoint for endpoint in self._endpoints if endpoint.pollable() in readable]
             self.turn(arrived, now, is_due=is_idle or now >= self._next_house)
-            if self.gate is not None and self.gate.is_full is not is_shut:
-                is_shut = self.gate.is_full
+            if self.backlog is not None and self.backlog.look() is not is_shut:
+                is_shut = self.backlog.is_full
                 self._shut(poller, is_shut=is_shut)
         if self.front is not None:
             self.front.close(time.monotonic())
@@ -207,9 +211,9 @@ class Loop:
     def _shut(self, poller: Any, *, is_shut: bool) -> None:
         """Read nothing more on data connections, or read again."""
         for endpoint in self._endpoints:
-            if endpoint.gate is not None and is_shut:
+            if endpoint.name.endswith("data") and is_shut:
                 poller.unregister(endpoint.pollable())
-            elif endpoint.gate is not None:
+            elif endpoint.name.endswith("data"):
                 poller.register(endpoint.pollable(), zmq.POLLIN)
         if self.front is not None:
             self.front.hold_work(is_held=is_shut)

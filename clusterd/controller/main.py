@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from clusterd.controller import credentials, sockets
+from clusterd.controller.backlog import Backlog
 from clusterd.controller.claim import claimed
 from clusterd.controller.compat.edge import Edge
 from clusterd.controller.compat.front import Front
@@ -263,6 +264,7 @@ class Controller:
             remember=remember,
         )
         gate = loop.gate = self._promise(performer, recovery)
+        loop.backlog = Backlog(self.store) if gate is None else gate.backlog
         if stock is not None:
             edge = Edge(
                 stock,

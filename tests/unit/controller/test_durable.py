@@ -183,16 +183,16 @@ def test_no_more_is_read_than_the_store_can_write(cluster):
     world = cluster.world
     client = world.client()
     world.hold()
-    world.loop.gate._full_bytes = 100_000
+    world.loop.backlog._full_bytes = 100_000
     client.say(FUNCTION, *(submit(bytes([number]) * 16) for number in range(200)))
     world.turn()
-    assert world.loop.gate.is_full
+    assert world.loop.backlog.is_full
     told = world.requests.status(world.now)["commits"]
     assert told["is_full"]
     assert told["backlog"] > 100_000
     assert told["unacknowledged"] > 0
     world.commit()
-    assert not world.loop.gate.is_full
+    assert not world.loop.backlog.is_full
 
 
 def test_what_was_not_committed_is_offered_again_and_taken_once(cluster):
