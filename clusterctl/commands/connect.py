@@ -76,15 +76,14 @@ def _for_ipython(
         said = f"removed {file}" if was_there else f"there is no {file}"
         print_answer({"profile": target.name, "file": str(file), "is_removed": was_there}, [said], is_json=is_json)
         return
-    client = target.client()
-    answer = client.get(f"{target.path}/connection")
+    answer = target.client().get(f"{target.path}/connection")
     if not answer["is_ready"]:
         raise ControlError(
             f"the controller of {answer['profile']} is {answer['controller']}",
             hint="try again when it runs: clusterctl status",
         )
     try:
-        is_changed = publish_file(Path(answer["client_file"]), file, is_forced=is_forced, owner=client.uid)
+        is_changed = publish_file(Path(answer["client_file"]), file, is_forced=is_forced, owner=answer["uid"])
     except OSError as error:
         raise ConnectionFileError(f"{error.filename or file}: {error.strerror}") from error
     told = {"profile": answer["profile"], "ipython_profile": name, "file": str(file), "is_changed": is_changed}

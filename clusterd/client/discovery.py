@@ -96,12 +96,11 @@ def _by_name(name: str) -> Whereabouts:
     from clusterd.system.paths import state_dir  # noqa: PLC0415
 
     candidates = [state_dir(name) / "security" / CLIENT_FILE]
-    # Refuses to speak with a daemon that is neither ours nor root's, nor one for which root has made that place.
-    daemon = ControlClient(socket_path(name), timeout=2.0)
+    # Speaks with no daemon but ours, root's, and one for which root has made that place; so whose files it names is believed.
     answer: dict[str, object] = {}
     refusal = None
     try:
-        answer = daemon.get(f"/v1/clusters/{name}/connection")
+        answer = ControlClient(socket_path(name), timeout=2.0).get(f"/v1/clusters/{name}/connection")
         told = answer.get("client_file")
         if isinstance(told, str):
             candidates.insert(0, Path(told))
@@ -111,7 +110,9 @@ def _by_name(name: str) -> Whereabouts:
         # No daemon, or one that cannot answer: the controller does not need it, nor do we.
         pass
     is_shared = answer.get("is_shared") is True
-    return Whereabouts(name, list(dict.fromkeys(candidates)), owner=daemon.uid, is_shared=is_shared, refusal=refusal)
+    uid = answer.get("uid")
+    owner = uid if isinstance(uid, int) else None
+    return Whereabouts(name, list(dict.fromkeys(candidates)), owner=owner, is_shared=is_shared, refusal=refusal)
 
 
 def _default_name() -> str:

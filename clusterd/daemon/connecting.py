@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from clusterd.core.model import connection as connection_file
@@ -54,6 +55,8 @@ def connection_of(
         "stock": stock or None,
         "ipython_file": None if published is None else str(published),
         "is_shared": is_shared,
+        # Whose these files are: at a socket that systemd has made, the kernel names root.
+        "uid": os.geteuid(),
     }
 
 

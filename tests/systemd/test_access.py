@@ -86,6 +86,13 @@ def test_who_may_connect_computes_as_the_service_user(shared):
     assert compute(shared, "bob").split() == [uid["clusterd"], uid["bob"]]
     assert "alice has view here; `connection` needs connect" in compute(shared, "alice", status=1)
     compute(shared, "eve", status=1)
+    # For ipyparallel: a copy of one's own.
+    told = shared.host.run(
+        "env", "HOME=/home/carol", "clusterctl", "-p", "shared", "connect", "--ipython", user="carol"
+    )
+    copy = told.split()[0]
+    assert copy.startswith("/home/carol/.ipython/profile_shared/")
+    assert shared.host.run("stat", "-c", "%U %a", copy).split() == ["carol", "600"]
     # Also after the controller has made its sockets and its file anew.
     ctl(shared, "bob", "restart", "controller", "--wait")
     assert compute(shared, "carol").split() == [uid["clusterd"], uid["carol"]]
@@ -144,3 +151,18 @@ def test_the_audit_log_has_commands_and_refusals(shared):
     scaled = next(line for line in audited(shared) if line["user"] == "bob" and line["verb"] == "scale")
     assert scaled["uid"] == bob
     assert scaled["arguments"] == {"set": "engines", "n": 1, "plan": False}
+
+
+def test_at_a_socket_of_systemd_it_is_the_same(shared):
+    shared.systemctl("stop")
+    shared.host.run("systemctl", "start", "clusterd@shared.socket")
+    try:
+        # Until it has run the socket is root's alone: it does not know yet who may.
+        ctl(shared, "alice", "status", status=DENIED)
+        shared.ctl("status")
+        shared.converged()
+        assert "engines" in ctl(shared, "alice", "status")
+        ctl(shared, "eve", "status", status=DENIED)
+        assert len(compute(shared, "carol").split()) == 2
+    finally:
+        shared.host.run("systemctl", "stop", "clusterd@shared.socket", shared.unit)

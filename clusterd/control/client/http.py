@@ -53,9 +53,8 @@ class ControlClient:
     def __init__(self, path: Path | str, *, timeout: float = TIMEOUT) -> None:
         self.path = Path(path)
         self.timeout = timeout
-        # Process id and user of the daemon, known once a connection was made.
+        # Process id of the daemon, known once a connection was made.
         self.pid: int | None = None
-        self.uid: int | None = None
 
     def get(self, target: str, *, timeout: float | None = None, **query: object) -> dict[str, Any]:
         """Ask for `target` (`/v1/...`).
@@ -144,7 +143,6 @@ class ControlClient:
             connection.connect(os.fspath(self.path))
             self.pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
             _check_peer(self.path, uid)
-            self.uid = uid
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             connection.close()
             raise DaemonNotRunning(f"no daemon listens on {self.path}", hint=_left_behind(self.path)) from None

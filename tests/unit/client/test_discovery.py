@@ -14,7 +14,7 @@ import clusterd
 from clusterd.client import discovery
 from clusterd.core.model.connection import CLIENT_FILE
 from clusterd.errors import ConnectionFileError, ControllerLost
-from clusterd.system import paths
+from clusterd.system import acl, paths
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_name_that_nobody_has():
         clusterd.Client("")
 
 
-def serve(name, answer):
+def serve(name, answer, status=200):
     """A daemon that answers every request with the same."""
     path = paths.runtime_dir(name) / "control.sock"
     path.parent.mkdir(parents=True, mode=0o700)
@@ -70,7 +70,9 @@ def serve(name, answer):
             with connection:
                 connection.settimeout(5)
                 if connection.recv(65536):
-                    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                    head = (
+                        f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                    )
                     connection.sendall(head.encode() + body)
 
     thread = threading.Thread(target=work)
@@ -178,3 +180,42 @@ def test_a_wrong_key(controller, isolated):
     path.write_text(json.dumps(content))
     with pytest.raises(ControllerLost, match=r"did not answer within 0.3 s"):
         clusterd.Client(path, timeout=0.3)
+
+
+def test_a_file_that_was_given_to_others_by_acl_is_meant(controller):
+    try:
+        acl.share(controller.file, 4, frozenset({70_001}), frozenset())
+    except acl.ReachError as error:
+        pytest.skip(str(error))
+    assert controller.file.stat().st_mode & 0o777 == 0o640
+    assert discovery.read_file(controller.file).cluster
+    controller.file.chmod(0o644)
+    with pytest.raises(ConnectionFileError, match="open to others"):
+        discovery.read_file(controller.file)
+
+
+def test_a_group_may_read_it_when_a_daemon_has_said_so(controller):
+    controller.file.chmod(0o640)
+    assert discovery.read_file(controller.file, is_shared=True).cluster
+    controller.file.chmod(0o660)
+    with pytest.raises(ConnectionFileError, match="open to others"):
+        discovery.read_file(controller.file, is_shared=True)
+
+
+def test_a_file_of_the_user_of_a_daemon_that_is_trusted_is_read(controller, monkeypatch):
+    owner = os.getuid()
+    monkeypatch.setattr(discovery.os, "geteuid", lambda: owner + 1)
+    assert discovery.read_file(controller.file, owner=owner).cluster
+    with pytest.raises(ConnectionFileError, match="belongs to uid"):
+        discovery.read_file(controller.file, owner=owner + 2)
+
+
+def test_the_daemons_refusal_is_the_reason():
+    refusal = {"code": "denied", "message": "alice has view here; `connection` needs connect", "hint": "ask bob"}
+    end = serve("lab", {"error": refusal}, 403)
+    try:
+        with pytest.raises(ConnectionFileError, match="alice has view here") as caught:
+            clusterd.Client("lab")
+        assert caught.value.hint == "ask bob"
+    finally:
+        end()

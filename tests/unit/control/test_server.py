@@ -278,7 +278,7 @@ import os, pwd, sys, traceback
 from clusterd.control.client import ControlClient
 os.setgroups([]); os.setgid({uid}); os.setuid({uid})
 try:
-    print(ControlClient({path!r}).get("/v1/version"))
+    print(ControlClient({path!r}, timeout=2).get("/v1/version"))
 except Exception as error:
     print(type(error).__name__, error.code, str(error))
 """
@@ -338,6 +338,32 @@ def test_a_caller_says_nothing_to_a_stranger_who_took_the_daemons_place(isolated
         assert stranger.stdout.readline() == b"ready\n"
         assert "neither ours" in ask_as(NOBODY - 1, path)
         stranger.stdin.close()
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "above", "is_trusted"),
+    # Root has made the directory for who serves there; or not for him; or everybody could have.
+    [(NOBODY, 0o755, True), (NOBODY - 2, 0o755, False), (NOBODY, 0o775, False), (NOBODY, 0o1777, False)],
+)
+def test_a_caller_trusts_whom_root_has_given_the_place(isolated, owner, above, is_trusted):
+    directory = isolated.runtime / "lab"
+    directory.mkdir()
+    os.chown(directory, owner, owner)
+    for place, mode in ((isolated.root, 0o755), (isolated.runtime, above), (directory, 0o777)):
+        place.chmod(mode)
+    path = directory / "control.sock"
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE_AS.format(uid=NOBODY, path=str(path))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as daemon:
+        assert daemon.stdout.readline() == b"ready\n"
+        # It listens and never answers: who trusts it waits for that.
+        told = ask_as(NOBODY - 1, path)
+        assert ("no_answer" in told) == is_trusted, told
+        assert ("neither ours" in told) != is_trusted, told
+        daemon.stdin.close()
 
 
 def test_the_service_protocol_is_what_the_fake_has():
