@@ -134,11 +134,15 @@ class Targets(_Request):
 
 
 class Logs(_Request):
-    """GET logs. `source` is one of, or a comma separated list of, engines/3, controller, daemon, agent."""
+    """GET logs. `source` is one of, or a comma separated list of, engines/3, controller, daemon, agent.
+
+    `after`: a wall time. Lines that say that they are older are left out, and files that were not written since.
+    """
 
     source: str | None = None
     follow: bool = False
     tail: Annotated[int, Meta(ge=0, le=100_000)] = 20
+    after: float | None = None
 
 
 class Events(_Request):

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterd.core.model.ids import parse_slot
+from clusterd.daemon.log_times import later_lines
 from clusterd.errors import ControlError
 from clusterd.system.inotify import Watcher
 
@@ -52,6 +53,8 @@ def _pattern(word: str, sets: list[str]) -> str:
         return "agent-.+"
     if word in sets:
         return rf"engine-{re.escape(word)}-\d+"
+    if word == "engines":
+        return r"engine-.+-\d+"
     kind, slash, name = word.partition("/")
     if kind == "agent" and slash and name in sets:
         return f"agent-{re.escape(name)}"
@@ -77,11 +80,17 @@ class LogFiles:
         # By name: all files that are open.
         self._open: dict[str, _File] = {}
 
-    async def lines(self, tail: int, *, follow: bool) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the last `tail` lines of each, then those that come."""
+    async def lines(self, tail: int, *, follow: bool, after: float | None = None) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the last `tail` lines of each, then those that come.
+
+        Args:
+            tail: how many.
+            follow: go on.
+            after: a wall time: earlier lines are left out where they say when they were written, and files not written since then.
+        """
         watcher = Watcher.open(self._directory) if follow and self._directory.is_dir() else None
         try:
-            for line in self._tails(tail):
+            for line in self._tails(tail, after):
                 yield line
             while follow:
                 changed = await self._changed(watcher)
@@ -100,12 +109,15 @@ class LogFiles:
             return []
         return sorted(names, key=_natural)
 
-    def _tails(self, tail: int) -> Iterable[dict[str, Any]]:
+    def _tails(self, tail: int, after: float | None) -> Iterable[dict[str, Any]]:
         for name in self._names():
             file = _File.open(self._directory / name)
             if file is not None:
                 self._open[name] = file
-                yield from _told(name, file.last_lines(tail))
+                lines = file.last_lines(tail)
+                if after is not None:
+                    lines = later_lines(lines, after) if file.written_at() > after else []
+                yield from _told(name, lines)
 
     def _new_lines(self, changed: set[str]) -> list[dict[str, Any]]:
         # A list, not a generator: between two lines that a slow reader takes, the file could be replaced.
@@ -163,6 +175,10 @@ class _File:
             return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         except OSError:
             return None
+
+    def written_at(self) -> float:
+        """When anything was written to it last."""
+        return os.fstat(self._descriptor).st_mtime
 
     def is_current(self, path: Path) -> bool:
         """Whether the path still names this file, with what was read still in it."""

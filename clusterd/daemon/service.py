@@ -163,7 +163,7 @@ class Service:
         files = LogFiles(self._daemon.places.logs, sources_of(request.source, sets))
         if request.source == "daemon" and not _is_our_log(self._daemon):
             return self._own_lines(request)
-        return files.lines(request.tail, follow=request.follow)
+        return files.lines(request.tail, follow=request.follow, after=request.after)
 
     def events(self, request: Events) -> AsyncGenerator[dict[str, Any]]:
         """The story."""
@@ -381,7 +381,7 @@ class Service:
             await self._next_change()
 
     async def _own_lines(self, request: Logs) -> AsyncGenerator[dict[str, Any]]:
-        known = self._daemon.story.since(0)
+        known = [event for event in self._daemon.story.all() if event["time"] > (request.after or 0.0)]
         for event in known[-request.tail :] if request.tail else []:
             yield {"source": "daemon", "line": event["text"]}
         if request.follow:

@@ -115,6 +115,9 @@ def test_the_story_of_an_engine_outlives_the_daemon(cluster):
     assert cluster.json("explain", "agent")["subject"] == "agent/engines"
     assert "no `engines/x` here" in cluster.ctl("explain", "engines/x", status=5).stderr
     assert "no engine engines/9" in cluster.ctl("explain", "engines/9", status=5).stderr
+    # Logs by time, of whoever says when.
+    assert "listening on" in cluster.ctl("logs", "controller", "--since", "1h").stdout
+    assert cluster.ctl("logs", "controller", "agent", "--since", "2099-01-01").stdout == ""
     # Events by time and by number, of this daemon and the one before.
     events = [json.loads(line) for line in cluster.ctl("events", "--since", "1h", "--json").stdout.splitlines()]
     assert [event["event"] for event in events].count("daemon_started") == 2

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
 from clusterd.daemon import logs
+from clusterd.daemon.log_times import later_lines, time_of
 from clusterd.daemon.logs import LogFiles, sources_of
 from clusterd.errors import ControlError
 from clusterd.system.inotify import Watcher
@@ -33,6 +35,7 @@ NAMES = [
         ("engines", ["engine-engines-3.log", "engine-engines-30.log"]),
         ("agent", ["agent-engines.log", "agent-gpu-big.log"]),
         ("agent/gpu-big", ["agent-gpu-big.log"]),
+        ("controller,engines", ["controller.log", "engine-engines-3.log", "engine-engines-30.log"]),
         ("daemon, engines/30", ["daemon.log", "engine-engines-30.log"]),
     ],
 )
@@ -146,3 +149,48 @@ def test_a_flood_is_read_in_pieces_and_in_full(directory, monkeypatch):
         return found
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == [str(number) for number in range(1000)]
+
+
+def test_engines_are_those_of_all_sets_where_no_set_has_that_name():
+    found = [name for name in NAMES if sources_of("engines", ["gpu-big", "cpu"]).fullmatch(name)]
+    assert found == ["engine-engines-3.log", "engine-engines-30.log", "engine-gpu-big-3.log"]
+
+
+STAMPED = [
+    b"2026-03-10T12:00:00.000 INFO hub: one",
+    b"Traceback",
+    b"2026-03-10T12:00:10.500 INFO hub: two",
+    b"  of two",
+    b'{"time": 1.5, "level": "info"}',
+]
+
+
+def test_lines_say_when_they_were_written():
+    assert time_of(STAMPED[2]) - time_of(STAMPED[0]) == 10.5
+    assert time_of(STAMPED[4]) == 1.5
+    assert [time_of(line) for line in (b"Traceback", b"", b"2026-99-10T12:00:00.000 x", b'{"time": "x"}')] == [None] * 4
+
+
+def test_later_lines():
+    noon = time_of(STAMPED[0])
+    lines = STAMPED[:4]
+    assert later_lines(lines, noon - 1) == lines
+    assert later_lines(lines, noon + 1) == lines[2:]
+    assert later_lines(lines, noon + 11) == []
+    # What users print says nothing of time.
+    assert later_lines([b"a", b"b"], noon) == [b"a", b"b"]
+    assert later_lines([], noon) == []
+
+
+def test_a_file_that_was_not_written_since_is_left_out(tmp_path):
+    old, new = tmp_path / "engine-engines-1.log", tmp_path / "engine-engines-2.log"
+    old.write_text("old\n")
+    new.write_text("new\n")
+    os.utime(old, (1000.0, 1000.0))
+    os.utime(new, (3000.0, 3000.0))
+
+    async def read():
+        files = LogFiles(tmp_path, sources_of(None, SETS))
+        return [line["line"] async for line in files.lines(10, follow=False, after=2000.0)]
+
+    assert asyncio.run(read()) == ["new"]
