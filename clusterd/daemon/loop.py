@@ -46,6 +46,8 @@ __all__ = ["Daemon"]
 _log = logging.getLogger("clusterd.daemon")
 LOOK_EVERY: Final = 0.5
 """Seconds between looks at processes on kernels without pidfd."""
+SHARING_PATIENCE: Final = 0.5
+"""Seconds that the beginning waits until others are let in whom the profile names."""
 
 
 class Daemon:
@@ -101,7 +103,6 @@ class Daemon:
         self.driver.on_broken = self._broken
         server = ControlServer(self._service, listener, self.authorizer, self.audit)
         await server.start()
-        await self.sharing.begin()
         self._connect_processes()
         self._effects.link = self._operator
         self._effects.reap = self._reap
@@ -109,6 +110,8 @@ class Daemon:
         for unit in self._effects.reap_later:
             self._reap(unit)
         self._install_signals()
+        # Who asks as soon as it is ready finds the door open; but a user directory that hangs holds up nothing else.
+        await asyncio.wait([self._spawn(self.sharing.begin())], timeout=SHARING_PATIENCE)
         on_ready()
         self._manager.ready()
         self.link.open()
@@ -296,10 +299,11 @@ class Daemon:
 
         self._spawn(do())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _kill_what_is_left(self) -> None:
         state = self.driver.supervisor.state

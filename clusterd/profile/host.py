@@ -54,7 +54,8 @@ def doubts(profile: Profile, name: str, *, environ: Mapping[str, str] | None = N
 
 def _user(run_as: str | None) -> Iterator[str]:
     own = os.geteuid()
-    if run_as is None or own == 0:
+    # A daemon that has become that user says so in its environment; its event loop is not to wait for the user directory.
+    if run_as is None or own == 0 or os.environ.get("LOGNAME") == run_as:
         return
     import pwd  # noqa: PLC0415 - not on every platform that reads profiles
 

@@ -69,6 +69,7 @@ def test_sockets_are_looked_for_where_the_daemon_has_them(tmp_path, monkeypatch,
 )
 def test_whom_engines_run_as_when_it_is_not_root_who_starts_them(tmp_path, monkeypatch, uid, run_as, is_told):
     monkeypatch.setattr("os.geteuid", lambda: uid)
+    monkeypatch.setenv("LOGNAME", "somebody")
     profile = Profile(version=1, run_as=run_as, engine_sets={"engines": EngineSet(n=1, work_dir=str(tmp_path))})
     told = [text for text in doubts(profile, "lab") if text.startswith("run_as")]
     assert told == (
