@@ -141,3 +141,14 @@ def test_many_names_are_cut_and_without_a_grace_there_is_nothing_to_say():
     over = keys() | {"until": None}
     assert text.key_lines(over, 1100.0) == ["the old ones are refused"]
     assert not [line for line in text.status_lines(status(keys=over)) if line.startswith("  keys")]
+
+
+def test_restarts_are_told_with_the_reason_of_the_last_one_where_nothing_else_tells_it():
+    entry = {"desired": 1, "observed": 1, "reason": "", "age": 0.3, "restarts": 2, "last_end": "was killed by SIGKILL"}
+    assert (
+        text.set_line(entry)
+        == "seen 0.3 s ago; its agent restarted 2 times, the last time because it was killed by SIGKILL"
+    )
+    waits = {**entry, "reason": "restarts in 1.0 s: was killed by SIGKILL"}
+    assert text.set_line(waits).endswith("its agent restarted 2 times")
+    assert text.orphan_lines([]) == ["nothing runs unclaimed"]
