@@ -123,12 +123,12 @@ def show(context: click.Context, name: str | None, *, is_json: bool) -> None:
 @as_json
 def check(file: str, *, is_json: bool) -> None:
     """Say everything that is wrong with FILE: a path, the name of a profile, or - for the standard input."""
-    from clusterd.profile import doubts  # noqa: PLC0415 - PyYAML
+    from clusterd.profile import doubts, unknown_names  # noqa: PLC0415 - PyYAML
 
     with _reported(is_json=is_json):
         source, found = _read_anything(file)
     name = Path(source).stem if file != "-" else "default"
-    warnings = list(doubts(found, name))
+    warnings = [*doubts(found, name), *unknown_names(found)]
     if is_json:
         _print_json(path=source, warnings=warnings)
         return

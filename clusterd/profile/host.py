@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from clusterd.core.model.profile import Profile
 
-__all__ = ["doubts"]
+__all__ = ["doubts", "unknown_names"]
 
 # sun_path has 108 bytes with its terminating zero (unix(7)).
 _SOCKET_PATH_MAX = 107
@@ -50,6 +50,23 @@ def doubts(profile: Profile, name: str, *, environ: Mapping[str, str] | None = N
             yield f"{path}.startup.script: {script} is not a file on this host"
         if not Path(engine_set.work_dir).is_dir():
             yield f"{path}.work_dir: {engine_set.work_dir} is not a directory on this host"
+
+
+def unknown_names(profile: Profile) -> Iterator[str]:
+    """Yield a sentence for each name in `access` that this host does not know. Asks the user directory (NSS), which may take its time."""
+    import grp  # noqa: PLC0415 - not on every platform that reads profiles
+    import pwd  # noqa: PLC0415
+
+    look_ups: tuple[tuple[str, set[str], Callable[[str], object]], ...] = (
+        ("user", profile.access.users, pwd.getpwnam),
+        ("group", profile.access.groups, grp.getgrnam),
+    )
+    for noun, names, look_up in look_ups:
+        for name in sorted(names):
+            try:
+                look_up(name)
+            except KeyError:
+                yield f"access: there is no {noun} {name} on this host"
 
 
 def _user(run_as: str | None) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd.core.model.profile import EngineSet, Profile
-from clusterd.profile import doubts, expanded, parse
+from clusterd.core.model.access import Subjects
+from clusterd.core.model.profile import Access, EngineSet, Profile
+from clusterd.profile import doubts, expanded, parse, unknown_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +76,12 @@ def test_whom_engines_run_as_when_it_is_not_root_who_starts_them(tmp_path, monke
     assert told == (
         ["run_as: only a daemon that root starts becomes lab; yours runs engines as nobody"] if is_told else []
     )
+
+
+def test_names_that_this_host_does_not_know():
+    access = Access(admin=Subjects(users=["root", "nosuchuser"]), view=Subjects(groups=["root", "nosuchgroup"]))
+    profile = Profile(version=1, access=access, engine_sets={"engines": EngineSet(n=1)})
+    assert list(unknown_names(profile)) == [
+        "access: there is no user nosuchuser on this host",
+        "access: there is no group nosuchgroup on this host",
+    ]
