@@ -116,6 +116,19 @@ TARGETS: dict[str, Target] = {
         "us",
         also=(_ours("cpu_us_controller"), _ours("cpu_us_engine")),
     ),
+    "fleet-start": Target(
+        "1,000 simulated engines: `clusterctl start -n 1000 --wait`",
+        "scenarios.fleet.fleet_1000_start_s",
+        "lower",
+        10,
+        "s",
+    ),
+    "fleet-status": Target(
+        "the same: `status` on the control socket, p95", "scenarios.fleet.fleet_1000_status_p95_ms", "lower", 100, "ms"
+    ),
+    "fleet-idle": Target(
+        "the same: the daemon, idle, of a core", "scenarios.fleet.fleet_1000_idle_percent", "lower", 1, "%"
+    ),
     "flood-tasks": Target("flood: tasks of 10 kB done", "scenarios.flood.flood_done", "higher", 1_000_000, "tasks"),
     "flood-memory": Target("flood: controller's peak", "scenarios.flood.controller_peak_mb", "lower", 512, "MB"),
     "flood-p95": Target("flood: a third client's p95", "scenarios.flood.third_p95_ms", "lower", 20, "ms"),

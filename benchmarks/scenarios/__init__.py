@@ -6,7 +6,7 @@ in the place of a figure is the reason why this machine cannot give it.
 
 from __future__ import annotations
 
-NAMES = ("start", "memory", "neighbours", "stock", "stores", "durable", "records", "recovery", "flood")
+NAMES = ("start", "memory", "neighbours", "stock", "stores", "durable", "records", "recovery", "fleet", "flood")
 LIMITS = {
     "start": 180.0,
     "memory": 180.0,
@@ -16,6 +16,7 @@ LIMITS = {
     "durable": 120.0,
     "records": 400.0,
     "recovery": 300.0,
+    "fleet": 300.0,
     "flood": 900.0,
 }
 """Seconds after which a scenario is ended and counts as failed."""

@@ -1,8 +1,9 @@
 """Turns events into actions: the supervisor decides, the journal keeps, the effects act. The order of the three is the point.
 
-Invariants: nothing is done before the records that intend it are durable (one write, one fsync for each event); a command is
-answered only after that; when the journal cannot be written a command is refused and nothing has changed, and anything else
-ends the daemon, because what it would do next could not be remembered. What runs goes on.
+Invariants: nothing is done before the records that intend it are durable (one write and one fsync for all events that have come by
+then: a hundred launches that are confirmed at the same moment wait for the disk once); a command is answered only after that; when
+the journal cannot be written a command is refused and nothing has changed, and anything else ends the daemon, because what it would
+do next could not be remembered. What runs goes on.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Driver:
         self._is_busy = True
         try:
             while self._queue:
-                self._handle(self._queue.popleft())
+                self._handle_all()
             if self._journal.is_compaction_due:
                 self._journal.compact([records.encode(record) for record in self.supervisor.snapshot()])
         except StorageError as error:
@@ -145,20 +146,24 @@ class Driver:
         """Return when `feed(TimePassed())` is due."""
         return self.supervisor.next_deadline()
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, events.LaunchExited):
-            self._tell_end(event)
-        decided = self.supervisor.handle(event, clock.monotonic())
-        self._note_footprint(event)
+    def _handle_all(self) -> None:
+        """Decide on all events that wait, write that down, then do it."""
+        waiting = list(self._queue)
+        self._queue.clear()
+        decided: list[actions.Action] = []
+        for event in waiting:
+            if isinstance(event, events.LaunchExited):
+                self._tell_end(event)
+            decided += self.supervisor.handle(event, clock.monotonic())
+            self._note_footprint(event)
         batch = [action.record for action in decided if isinstance(action, actions.Append)]
-        if batch:
-            try:
-                self._journal.append([records.encode(record) for record in batch])
-            except StorageError as error:
-                if event is self._journal_first:
-                    raise _NotRecorded(error) from error
-                raise
-            self._record_story.tell(batch)
+        try:
+            self._journal.append([records.encode(record) for record in batch])
+        except StorageError as error:
+            if any(event is self._journal_first for event in waiting):
+                raise _NotRecorded(error) from error
+            raise
+        self._record_story.tell(batch)
         for action in decided:
             match action:
                 case actions.Append():

@@ -106,6 +106,7 @@ class Operator:
         """Take notices."""
         now = clock.monotonic()
         touched: set[str] = set()
+        drained: list[int] = []
         for message in messages:
             match message:
                 case EnginesChanged():
@@ -114,9 +115,12 @@ class Operator:
                 case AgentNotice():
                     self._agent_notice(message, now)
                 case Drained():
-                    self._drained(message.engines)
+                    drained += message.engines
                 case StopAsked():
                     self.on_stop_asked(message.who)
+        if drained:
+            # A thousand idle engines are drained at the same moment: one decision, not one for each.
+            self._drained(drained)
         if touched:
             self._feed(*(self._roster.observed(unit, now) for unit in sorted(touched) if unit))
 

@@ -93,14 +93,17 @@ class Cluster:
     def serve(self, *words, is_ready=True, **environment):
         """Start a daemon in the foreground of its own, by default until it is ready."""
         reading, writing = os.pipe()
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "clusterd", "serve", "--profile", self.name, "--ready-fd", str(writing), *words],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            pass_fds=[writing],
-        )
+        # A file, because nobody would read a pipe, and a daemon that logs much would wait for that.
+        said = self.places.root / f"daemon-{len(self._daemons)}.err"
+        with said.open("w") as stderr:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "clusterd", "serve", "--profile", self.name, "--ready-fd", str(writing), *words],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=[writing],
+            )
+        daemon.stderr = said.open()
         self._daemons.append(daemon)
         os.close(writing)
         try:

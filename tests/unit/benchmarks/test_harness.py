@@ -153,9 +153,7 @@ def measured(path):
     kind, name, figure = path.split(".")
     if kind == "scenarios":
         # Some measure several sides, or stores, with the same words.
-        sides = (
-            "ours|theirs_(nodb|dictdb|sqlitedb|mongodb)|theirs|(none|memory|mongodb|sqlite(_process|_disk)?)(_stock)?"
-        )
+        sides = "ours|theirs_(nodb|dictdb|sqlitedb|mongodb)|theirs|fleet_[0-9]+|(none|memory|mongodb|sqlite(_process|_disk)?)(_stock)?"
         suffix = re.sub(f"^({sides})_(?=[a-z])", "", figure)
         source = (harness.ROOT / "benchmarks" / "scenarios" / f"{name}.py").read_text()
         return any(words in source for words in (f'"{figure}"', f'"{suffix}"', f'f"{{name}}_{suffix}"'))
