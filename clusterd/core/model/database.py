@@ -31,7 +31,11 @@ class SqliteRecords(Struct, frozen=True, kw_only=True):
     """The file `db/tasks.db` in the state directory, with `database: sqlite`."""
 
     ttl: Annotated[
-        AGE | None, setting("Seconds that a finished task is remembered; null: without end.", "controller")
+        AGE | None,
+        setting(
+            "Seconds that a finished task is remembered, also one whose client has not come for its outcome; null: without end.",
+            "controller",
+        ),
     ] = _MONTH
     max_size: Annotated[
         BYTES,
@@ -83,5 +87,9 @@ class MongodbRecords(Struct, frozen=True, kw_only=True):
         ),
     ] = field(default_factory=dict)
     ttl: Annotated[
-        AGE | None, setting("Seconds that a finished task is remembered; null: without end.", "controller")
+        AGE | None,
+        setting(
+            "Seconds that a finished task is remembered, also one whose client has not come for its outcome; null: without end.",
+            "controller",
+        ),
     ] = _MONTH

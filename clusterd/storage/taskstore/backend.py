@@ -41,7 +41,8 @@ class Backend(Protocol):
     def tidy(self, now: float, is_kept: Callable[[str], bool]) -> int:
         """Remove ended rows that are too old or too many; how many. Raises StorageError.
 
-        None that is owed or that `is_kept` names goes. What has not ended and belongs to nobody goes by its age.
+        None that `is_kept` names goes, none that is owed and has not ended, and by number or size none that is owed to a native client.
+        What has not ended and is owed to nobody goes by its age.
         """
 
     def get(self, msg_id: str, *, buffers: bool) -> TaskRow | None:

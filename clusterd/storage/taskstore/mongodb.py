@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from clusterd.core.wire.messages import STOCK
 from clusterd.errors import StorageError
 from clusterd.storage.taskstore import documents
 from clusterd.storage.taskstore.durable import DurableStore
@@ -44,7 +43,6 @@ SELECTION_MS: Final = 2000
 SOCKET_MS: Final = 20_000
 CULL: Final = 1000
 # What has ended and is owed to a stock client grows old, too: nobody ever says that it is not wanted any more.
-_MAY_GO: Final = {"$or": [{"is_owed": {"$ne": True}}, {"kind": STOCK}]}
 _INDEXES: Final = ("order", "submitted", "completed", "client", "engine")
 _FILES_INDEX: Final = "metadata.task"
 
@@ -164,7 +162,8 @@ class MongoDatabase:
             if self._ttl is not None:
                 before = now - self._ttl
                 # What an earlier controller left unended, and owes to nobody, has nobody who could end it.
-                removed += self._cull({"completed": {"$lt": before}, **_MAY_GO}, is_kept)
+                # What has ended grows old, also when it is owed: a client that was killed never says that it does not want it any more.
+                removed += self._cull({"completed": {"$lt": before}}, is_kept)
                 removed += self._cull(
                     {"completed": None, "submitted": {"$lt": before}, "is_owed": {"$ne": True}}, is_kept
                 )

@@ -130,18 +130,22 @@ class Rows:
         is_kept: Callable[[str], bool],
         most: float = -math.inf,
     ) -> int:
-        """Remove what is owed to no native client and not kept, the first first, until no more than `most` bytes are left; how many.
+        """Remove what is not kept, the first first, until no more than `most` bytes are left; how many.
 
         Args:
             connection: not in a transaction.
-            field: completed: what has ended `before`; submitted: what came before, and has not ended.
+            field: completed: what has ended `before`, with `most` only what is owed to no native client; submitted: what came
+                before, has not ended, and is owed to nobody.
             before: seconds since the epoch.
             is_kept: by id.
             most: in the whole table.
         """
-        # What has ended and is owed to a stock client grows old, too: nobody ever says that it is not wanted any more.
-        owed = "is_owed <= 0 AND completed IS NULL" if field == "submitted" else f"is_owed != {OWED}"
-        where = f"{owed} AND {field} < ?"
+        # What has ended grows old, also when it is owed: a client that was killed never says that it does not want it any more.
+        where = f"{field} < ?"
+        if field == "submitted":
+            where += " AND is_owed <= 0 AND completed IS NULL"
+        elif most >= 0:
+            where += f" AND is_owed != {OWED}"
         removed, place = 0, (-math.inf, -1)
         while self.bytes > most:
             found = connection.execute(
