@@ -60,8 +60,9 @@ class TaskBook:
         self.queue: deque[TaskFuture] = deque()
         # Sends what is queued from the calling thread where it can; set by the owner (`helm.Helm.post`).
         self.post: Callable[[], bool] = bool
-        # What no task can be taken for, or None: closed, forked, controller given up.
-        self.refusal: Callable[[], ClusterdError] | None = None
+        self.refusal: Callable[[], ClusterdError] | None = None  # closed, forked, controller given up: nothing is taken
+        # Not the one that this client began with: it knows nothing that ended before.
+        self.is_new_controller = False
         # By task id: bytes that count against the credit. Only the I/O thread touches it.
         self.in_flight: dict[bytes, int] = {}
         self.in_flight_bytes = 0
@@ -72,8 +73,7 @@ class TaskBook:
         self._lock = threading.Lock()
         self._prefix = os.urandom(8)
         self._number = 0
-        # True after the controller said "overloaded", until something ends: our idea of the credit was wrong.
-        self._is_throttled = False
+        self._is_throttled = False  # "overloaded", and nothing has ended since: our idea of the credit was wrong
 
     # --- users' threads ---
 
@@ -271,7 +271,7 @@ class TaskBook:
             ):
                 break
             if future._waits_for:
-                dependencies.leave_out_unsent(submit, future._waits_for)
+                dependencies.leave_out_unknown(submit, future._waits_for, is_new_controller=self.is_new_controller)
             if is_new and function is not None:
                 told.add(function.digest)
                 messages.append(function.message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from clusterd.client import dependencies
 from clusterd.client.task import TaskFuture
 from clusterd.core.wire.messages import Broadcast, Submit
 
@@ -62,6 +63,10 @@ def head(book: TaskBook) -> list[TaskFuture]:
             break
         if submit is None or other.is_offered_again is not submit.is_offered_again:
             break
+        if future._waits_for:
+            dependencies.leave_out_unknown(other, future._waits_for, is_new_controller=book.is_new_controller)
+            if other.options != submit.options:
+                break
         taken.append(future)
     return taken
 

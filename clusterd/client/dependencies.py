@@ -41,9 +41,9 @@ def waited_for(options: TaskOptions | None) -> Sequence[TaskFuture]:
     return [future for task in tasks if (future := _named.get(task)) is not None]
 
 
-def leave_out_unsent(submit: Submit, futures: Sequence[TaskFuture]) -> None:
-    """As `tell_anew`, where one of the futures was given up before it was sent: no controller will ever know it."""
-    if any(future._state != PENDING and not future._is_sent for future in futures):  # noqa: SLF001
+def leave_out_unknown(submit: Submit, futures: Sequence[TaskFuture], *, is_new_controller: bool) -> None:
+    """As `tell_anew`, where the controller may not know one of the futures: given up before it was sent, or ended with another one."""
+    if is_new_controller or any(future._state != PENDING and not future._is_sent for future in futures):  # noqa: SLF001
         tell_anew(submit, futures)
 
 

@@ -90,6 +90,8 @@ class Loop:
         self._handlers = ((self._data, self._on_data), (self._control, self._on_control))
         # True after the controller was given up, until it is back.
         self._is_lost = False
+        # A controller has taken us in before.
+        self._has_been_up = False
         # Monotonic times.
         self._patience = Patience(controller_timeout, time.monotonic())
         self._ping_at = 0.0
@@ -238,6 +240,8 @@ class Loop:
                 self._tasks.receive(event, self._data)
             case Up():
                 self._tasks.limits = event.welcome.limits
+                self._tasks.is_new_controller |= self._has_been_up and event.is_new_controller
+                self._has_been_up = True
                 if event.is_new_controller or not event.attached.is_resumed:
                     reruns.ask_again(self._tasks, self._requests)
                 self._attached(event)

@@ -108,9 +108,11 @@ class DurableFunctions(FunctionStore):
         self._store = store
 
     def restore(self) -> None:
-        """Take up those of an earlier controller."""
-        for parts in self._store.functions().values():
-            super().add(_decode_function(parts[0]), parts[1:], ())
+        """Take up those of an earlier controller, all of them: which of them tasks refer to is not known yet."""
+        for digest, parts in self._store.functions().items():
+            stored = self._functions[digest] = StoredFunction(_decode_function(parts[0]), parts[1:], ())
+            self._idle[digest] = None
+            self.bytes += stored.size
 
     def add(self, message: Function, payload: Sequence[Any], digests: Sequence[bytes]) -> bool:
         """See `FunctionStore`."""

@@ -17,7 +17,7 @@ import msgspec
 from clusterd.controller.compat.accounts import is_aimed, needs_of
 from clusterd.controller.functions import DurableFunctions
 from clusterd.controller.receipts import Receipts
-from clusterd.controller.restoring import rest_of
+from clusterd.controller.restoring import named_by, rest_of
 from clusterd.controller.submits import Payload, submitted
 from clusterd.core.model.task import Reason
 from clusterd.core.scheduler import actions, events
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from clusterd.controller.compat.arrears import Arrears
     from clusterd.controller.compat.origin import Origin
+    from clusterd.controller.functions import StoredFunction
     from clusterd.controller.gate import Gate
     from clusterd.controller.hub import Hub
     from clusterd.controller.peers import Client, Engine, Loss
@@ -90,6 +91,8 @@ class Ledger:
         # Tasks of an earlier controller that the scheduler has not been told of; of some of them, what they depend on.
         self._waiting: dict[bytes, TaskRow] = {}
         self._needs: dict[bytes, Collection[bytes]] = {}
+        # Those of them whose function is not here; the others refer to theirs.
+        self._without_function: set[bytes] = set()
         self._receipts = Receipts(store)
 
     # --- each task ---
@@ -124,12 +127,31 @@ class Ledger:
     def defer(
         self, message: Submit, frames: Sequence[Any], client: Client, target: object, origin: Origin, now: float
     ) -> None:
-        """Take a stock client's task that has to."""
+        """Take a stock client's task that has to wait."""
         payload, recorder = Payload(message, client.handle, frames, (), origin), self._tasks.recorder
         if recorder is not None:
             recorder.accepted_stock(payload, target, now)
         if payload.row is not None:
             self._expect(payload.row)
+
+    def has_deferred(
+        self,
+        message: Submit,
+        frames: Sequence[Any],
+        digests: Sequence[bytes],
+        client: Client,
+        stored: StoredFunction | None,
+        now: float,
+    ) -> bool:
+        """Say whether a native task, whose function is `stored`, has to wait; then it is taken."""
+        if message.options is None or not self.defers(named_by(message.options)):
+            return False
+        payload, recorder = Payload(message, client.handle, frames, digests), self._tasks.recorder
+        if recorder is not None:
+            recorder.accepted(payload, message, client, now, "" if stored is None else stored.name)
+        if payload.row is not None:
+            self._expect(payload.row)
+        return True
 
     def admits(self, client: Client, message: Submit, now: float) -> bool:
         """Say whether a task is to be taken. Not one that is here, or has its outcome; none while nothing can be promised."""
@@ -199,7 +221,10 @@ class Ledger:
         for task in [task for task, row in self._waiting.items() if row.client == name]:
             row = self._waiting.pop(task)
             payload = self._tasks.payloads[task] = Payload(_submit_of(task, row, None, None), client.handle, (), ())
-            payload.row, payload.function = row, b""
+            payload.row = row
+            if task in self._without_function:
+                payload.function = b""
+                self._without_function.discard(task)
             self._perform([actions.Forget((task,))], now)
 
     def keeps(self, client: Client) -> bool:
@@ -246,7 +271,12 @@ class Ledger:
     def _expect(self, row: TaskRow) -> None:
         task = _task_of(row)
         self._waiting[task] = row
-        needs = needs_of(row) if row.kind == STOCK else _needs_of(row)
+        if row.function:
+            if self._tasks.functions.get(row.function) is None:
+                self._without_function.add(task)
+            else:
+                self._tasks.functions.refer(row.function)
+        needs = needs_of(row) if row.kind == STOCK else named_by(_decode_wish(row.wish).options if row.wish else None)
         if needs:
             self._needs[task] = needs
 
@@ -306,16 +336,15 @@ class Ledger:
         message = _submit_of(task, row, target, options)
         payload = Payload(message, client.handle, row.buffers, ())
         payload.row = row
-        if row.function and tasks.functions.get(row.function) is None:
+        if task in self._without_function:
             # It is written before its tasks are, so somebody has changed the store.
+            self._without_function.discard(task)
             payload.function = b""
             tasks.payloads[task] = payload
             text = "its function is not in the store any more"
             self._perform([actions.Fail(task, client.handle, Reason.UNSCHEDULABLE, text)], now)
             return
         tasks.payloads[task] = payload
-        if row.function:
-            tasks.functions.refer(row.function)
         event = submitted(message, client.handle, row.buffers)
         if row.engine_id >= 0:
             event = msgspec.structs.replace(event, attempt=row.attempt + 1)
@@ -340,14 +369,6 @@ class Ledger:
 
 def _task_of(row: TaskRow) -> bytes:
     return task_id(row.msg_id) if row.kind == STOCK else bytes.fromhex(row.msg_id)
-
-
-def _needs_of(row: TaskRow) -> Collection[bytes]:
-    """The tasks that a native task waits for."""
-    options = _decode_wish(row.wish).options if row.wish else None
-    if options is None:
-        return ()
-    return [task for wait in (options.after, options.follow) if wait is not None for task in wait.tasks]
 
 
 def _submit_of(task: bytes, row: TaskRow, target: int | list[int] | None, options: TaskOptions | None) -> Submit:

@@ -52,8 +52,7 @@ def rest_of(
     """
     if options is None or (options.after is None and options.follow is None):
         return target, options
-    named = {task for wait in (options.after, options.follow) if wait is not None for task in wait.tasks}
-    ended = {task: row for task in named if (row := outcome_of(task)) is not None}
+    ended = {task: row for task in {*named_by(options)} if (row := outcome_of(task)) is not None}
     after, follow = _rest(options.after, ended), options.follow
     if follow is not None:
         places = {ended[task].engine_id for task in follow.tasks if task in ended and _counts(follow, ended[task])}
@@ -61,6 +60,13 @@ def rest_of(
         if within is not None and not (follow.is_all and len(places) > 1):
             target, follow = within, _rest(follow, ended)
     return target, msgspec.structs.replace(options, after=after, follow=follow)
+
+
+def named_by(options: TaskOptions | None) -> Collection[bytes]:
+    """The tasks that a task with these options depends on."""
+    if options is None:
+        return ()
+    return [task for wait in (options.after, options.follow) if wait is not None for task in wait.tasks]
 
 
 def _rest(wait: Dependency | None, ended: dict[bytes, TaskRow]) -> Dependency | None:

@@ -107,7 +107,7 @@ class Tasks:
             frames.check_taken()
         return is_leaving
 
-    def _submit(
+    def _submit(  # noqa: C901 - calls would cost more
         self,
         client: Client,
         message: Submit,
@@ -121,8 +121,7 @@ class Tasks:
             return
         waits = message.is_offered_again or message.target is not None or (self._parking.has_offers and message.options)
         if waits and not self.recovery.is_over(now):
-            # With a target: its engine may not be back yet, and must get the work in the order in which it was asked for.
-            # With options: it may depend on one that waits here.
+            # With a target: its engine may not be back, and gets its work in order. With options: it may depend on one that waits here.
             parked = Parked(client, message, frames, digests, size_of(message, frames))
             if not self._parking.offer(parked):
                 self._refuse(parked, "overloaded", "too many tasks wait already for the controller's recovery")
@@ -131,16 +130,17 @@ class Tasks:
             del client.unwanted[message.task]
             self._refuse(Parked(client, message, (), (), 0), "aborted", ABORTED)
             return
-        function = message.function
-        stored = self.functions.get(function) if function else None
-        if function and stored is None:
+        stored = self.functions.get(message.function) if message.function else None
+        if message.function and stored is None:
             self._await_function(Parked(client, message, frames, digests, size_of(message, frames)))
             return
         task = message.task
+        if self.ledger is not None and self.ledger.has_deferred(message, frames, digests, client, stored, now):
+            return
         if task not in self.payloads:
             payload = self.payloads[task] = Payload(message, client.handle, frames, digests)
-            if function:
-                self.functions.refer(function)
+            if message.function:
+                self.functions.refer(message.function)
             if self.recorder is not None and not self.scheduler.has_ended(task):
                 self.recorder.accepted(payload, message, client, now, "" if stored is None else stored.name)
         self.scheduler.handle_into(submitted(message, client.handle, frames), now, out)

@@ -102,3 +102,19 @@ def test_a_new_controller_is_not_asked_for_what_it_never_saw(view, controller):
     assert controller.submits[-1].options.after is None
     controller.release()
     assert second.result(10) == 2
+
+
+def test_another_controller_knows_no_end_of_before(view, controller):
+    first = view.apply_async(abs, -1)
+    assert first.result(10) == 1
+    last = len(controller.submits)
+    controller.stop(is_crash=True)
+    # Never sent to the one that knew `first`; and named only when that one was gone.
+    with view.temp_flags(after=[first]):
+        unsent = view.apply_async(abs, -2)
+    controller.start()
+    assert unsent.result(10) == 2
+    with view.temp_flags(after=[first]):
+        later = view.apply_async(abs, -3)
+    assert later.result(10) == 3
+    assert [submit.options.after for submit in controller.submits[last:]] == [None, None]

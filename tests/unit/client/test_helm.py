@@ -236,6 +236,11 @@ def test_the_seat_is_for_one(client):
     helm = client._connection._helm
     assert isinstance(helm, Helm)
     assert not helm.is_turning
+    # As whoever carries messages does; else the I/O thread takes the seat again and again, and we may not get it for minutes.
+    client._connection.loop.is_claimed = True
+    helm.recall()
     with helm.held():
         assert helm.is_turning
     assert not helm.is_turning
+    client._connection.loop.is_claimed = False
+    helm.recall()

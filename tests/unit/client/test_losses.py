@@ -287,7 +287,7 @@ def test_a_fork_in_the_middle_of_everything(connect):
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             pid = os.fork()
             if pid == 0:
                 signal.alarm(20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from clusterd.controller import functions
 from clusterd.controller.options import parse
 from clusterd.controller.recovery import place
 from clusterd.core.wire import messages as m
@@ -349,6 +350,61 @@ def test_what_has_ended_is_not_waited_for_again(cluster):
         world.turn()
         world.commit()
     assert done == [first, B]
+
+
+def test_a_new_task_may_depend_on_one_that_waits_for_its_engine(cluster):
+    world = cluster.world
+    client, engine = world.client(), world.engine()
+    client.say(FUNCTION, submit(A))
+    world.turn()
+    world.commit()
+    assert len(engine.messages(m.Dispatch)) == 1
+    world = cluster.succeed([HERE])
+    client = cluster.back(client)
+    client.say(FUNCTION, submit(B, options=m.TaskOptions(after=m.Dependency([A]))))
+    world.turn()
+    world.commit()
+    assert client.messages(m.Failed) == []
+    world.agent(engines=[m.EngineState(engine.uuid, 0, 1, "idle", id=engine.wire_id)])
+    # Long after all others have said what they hold.
+    world.pass_time(20.0)
+    world.commit()
+    engine = cluster.back(engine, engine.attach_message(held=[], wanted_id=engine.wire_id))
+    done = []
+    for _ in range(4):
+        world.pass_time(0.1)
+        world.commit()
+        for dispatch in engine.messages(m.Dispatch):
+            done.append(dispatch.task)
+            engine.say(result(dispatch))
+        world.turn()
+        world.commit()
+    assert done == [A, B]
+    assert [message.task for message in client.messages(m.Deliver)] == [A, B]
+
+
+def test_functions_of_tasks_that_wait_are_kept_though_they_are_many(cluster, monkeypatch):
+    world = cluster.world
+    client = world.client()
+    digests = [bytes([number]) * 16 for number in range(5)]
+    for digest in digests:
+        client.say(m.Function(digest, "work", "3.11", b"code"), m.Submit(digest, m.APPLY, digest, None, b""))
+    world.turn()
+    world.commit()
+    monkeypatch.setattr(functions, "MAX_IDLE", 2)
+    world = cluster.succeed()
+    engine = world.engine()
+    done = []
+    for _ in range(8):
+        world.pass_time(0.1)
+        world.commit()
+        for dispatch in engine.messages(m.Dispatch):
+            done.append(dispatch.task)
+            engine.say(result(dispatch))
+        world.turn()
+        world.commit()
+    assert done == digests
+    assert len(world.tasks.functions) <= 3
 
 
 def test_who_says_goodbye_wants_nothing_any_more(cluster):
